@@ -1,0 +1,178 @@
+"""Words and labels to the ids of one model input, the step after `words`; shared by training.
+
+Layout: prefix [ENT] label [ENT] label ... [SEP] words suffix, where prefix and suffix are what the
+tokenizer itself puts around a sequence ([CLS] ... [SEP] in BERT).
+
+Axis letters: L words, T pieces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from nerlet.errors import BundleError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One model input as ids, and where its words are.
+
+    Attributes:
+        ids: Piece ids, (T,).
+        word_starts: Position in `ids` of each kept word's first piece, (L,).
+        kept_words: Index of each kept word among the given words, (L,), rising.
+        shapes: Shape of each piece's word, (T,); 0 outside words and where none were given.
+        label_count: Labels in the prompt.
+        lost_words: Words cut from the end because the text was too long.
+    """
+
+    ids: NDArray[np.int64]
+    word_starts: NDArray[np.int64]
+    kept_words: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    label_count: int
+    lost_words: int
+
+
+class PieceEncoder:
+    """Turns words and labels into piece ids; owns the tokenizer.
+
+    Attributes:
+        ent_id: Id of the marker before each label.
+        sep_id: Id of the marker between labels and words.
+        prefix_ids: Ids that the tokenizer puts before a sequence.
+        suffix_ids: Ids that the tokenizer puts after a sequence.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ent_id: int, sep_id: int) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.ent_id = ent_id
+        self.sep_id = sep_id
+        self.prefix_ids, self.suffix_ids = _find_frame(tokenizer)
+
+    def encode_units(self, units: Sequence[str]) -> list[list[int]]:
+        """Return the piece ids of each unit, [] for one that yields none (such as U+200B).
+
+        Args:
+            units: Words or whole labels, each encoded by itself: a label with spaces is one unit.
+
+        Returns:
+            One list of ids per unit. The marker ids are in none of them, whatever the text.
+
+        Source: as GLiNER calls its tokenizer, `is_split_into_words=True`.
+        """
+        encoding = self._tokenizer.encode(
+            list(units), is_pretokenized=True, add_special_tokens=False
+        )
+        pieces: list[list[int]] = [[] for _ in units]
+        for piece_id, unit in zip(encoding.ids, encoding.word_ids, strict=True):
+            pieces[unit].append(piece_id)
+        if self.ent_id in encoding.ids or self.sep_id in encoding.ids:
+            for unit, ids in enumerate(pieces):
+                if self.ent_id in ids or self.sep_id in ids:
+                    pieces[unit] = self._encode_without_markers(units[unit])
+        return pieces
+
+    def _encode_without_markers(self, unit: str) -> list[int]:
+        """Encode a unit in halves of each marker found in it, so that none is recognised."""
+        encoding = self._tokenizer.encode([unit], is_pretokenized=True, add_special_tokens=False)
+        for piece_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if piece_id in (self.ent_id, self.sep_id):
+                middle = (start + end) // 2
+                if not 0 < middle < len(unit):  # a marker of one character: nothing to halve
+                    return [id_ for id_ in encoding.ids if id_ not in (self.ent_id, self.sep_id)]
+                first, second = unit[:middle], unit[middle:]
+                return self._encode_without_markers(first) + self._encode_without_markers(second)
+        return list(encoding.ids)
+
+
+def build_prompt(
+    encoder: PieceEncoder,
+    label_pieces: Sequence[Sequence[int]],
+    word_pieces: Sequence[Sequence[int]],
+    *,
+    max_len: int,
+    max_positions: int | None,
+    word_shapes: Sequence[int] | None = None,
+) -> Prompt:
+    """Lay out one model input.
+
+    Args:
+        encoder: The encoder that made the pieces.
+        label_pieces: `encode_units` of the labels.
+        word_pieces: `encode_units` of the words. A word without pieces is dropped: the ids are
+            those of the text without it.
+        max_len: Most words kept.
+        max_positions: Most pieces in `Prompt.ids`, None for no limit.
+        word_shapes: Shape of each given word, None to leave `Prompt.shapes` zero.
+
+    Returns:
+        The prompt; words past either limit are cut and counted in `lost_words`.
+
+    Raises:
+        InputError: The labels leave no room for a word.
+
+    Source: GLiNER (Zaratiana et al., 2023), section 2.1; dropped words are ours.
+    """
+    head = [*encoder.prefix_ids]
+    for pieces in label_pieces:
+        head += [encoder.ent_id, *pieces]
+    head.append(encoder.sep_id)
+    candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
+    room = _count_room(len(head) + len(encoder.suffix_ids), len(label_pieces), max_positions)
+    sizes = [len(word_pieces[index]) for index in candidates[:max_len]]
+    kept_count = _count_fitting(sizes, room)
+    kept, sizes = candidates[:kept_count], sizes[:kept_count]
+    body = [piece for index in kept for piece in word_pieces[index]]
+    ids = np.array([*head, *body, *encoder.suffix_ids], dtype=np.int64)
+    shapes = np.zeros(len(ids), dtype=np.int64)
+    if word_shapes is not None:
+        kept_shapes = np.array([word_shapes[index] for index in kept], dtype=np.int64)
+        shapes[len(head) : len(head) + len(body)] = np.repeat(kept_shapes, sizes)
+    ends = len(head) + np.cumsum(sizes, dtype=np.int64)
+    return Prompt(
+        ids=ids,
+        word_starts=ends - np.array(sizes, dtype=np.int64),
+        kept_words=np.array(kept, dtype=np.int64),
+        shapes=shapes,
+        label_count=len(label_pieces),
+        lost_words=len(candidates) - kept_count,
+    )
+
+
+def _count_room(used: int, label_count: int, max_positions: int | None) -> int | None:
+    """Return how many word pieces fit beside the labels."""
+    if max_positions is None:
+        return None
+    if used >= max_positions:
+        raise InputError(
+            f"labels: the prompt of {label_count} labels takes {used} of the model's "
+            f"{max_positions} positions and leaves no room for a word; "
+            "give fewer or shorter labels, or split them over several calls"
+        )
+    return max_positions - used
+
+
+def _count_fitting(sizes: Sequence[int], room: int | None) -> int:
+    """Return how many of the first words fit into `room` pieces."""
+    if room is None:
+        return len(sizes)
+    return int(np.searchsorted(np.cumsum(sizes), room, side="right"))
+
+
+def _find_frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that the tokenizer puts before and after a sequence."""
+    for probe in ("a", "0", "."):
+        encoding = tokenizer.encode([probe], is_pretokenized=True, add_special_tokens=True)
+        inside = [position for position, word in enumerate(encoding.word_ids) if word is not None]
+        if inside:
+            return tuple(encoding.ids[: inside[0]]), tuple(encoding.ids[inside[-1] + 1 :])
+    raise BundleError(
+        "tokenizer.json: expected pieces for the words 'a', '0' and '.', found none; "
+        "the tokenizer is empty or damaged, export the model again"
+    )
