@@ -1,0 +1,70 @@
+"""Prompts to tensors, keyed by graph input name: the step between `prompt` and `graph`.
+
+Axis letters: B batch, L words of the longest text, T pieces of the longest prompt, K max width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nerlet.prompt import Prompt
+
+Tensor = NDArray[np.int64] | NDArray[np.bool_]
+
+
+def make_batch(
+    prompts: Sequence[Prompt], max_width: int, *, word_shapes: bool = False
+) -> dict[str, Tensor]:
+    """Return the graph's inputs for some prompts, padded on the right with zeros.
+
+    Args:
+        prompts: At least one, each with at least one word.
+        max_width: K, the widest span in words.
+        word_shapes: Add the optional input `word_shapes`.
+
+    Returns:
+        int64, but for the bool `span_mask`:
+
+        - `input_ids`, `attention_mask` (1 on pieces), (B, T);
+        - `words_mask`, (B, T): n, counted from 1, on the first piece of the n-th word, else 0;
+        - `text_lengths`, (B, 1): words of each text;
+        - `span_idx`, (B, L*K, 2): first and last word of each span, both inclusive; the spans of a
+          start stand together, and those past the end of the text are kept;
+        - `span_mask`, (B, L*K): whether the span ends inside the text;
+        - `word_shapes`, (B, T): the shape of each piece's word, 0 outside words.
+
+    Source: the tensors of GLiNER's span processor.
+    """
+    lengths = np.array([len(prompt.word_starts) for prompt in prompts], dtype=np.int64)
+    size = (len(prompts), max(len(prompt.ids) for prompt in prompts))
+    input_ids, attention_mask, words_mask, shapes = np.zeros((4, *size), dtype=np.int64)  # (B, T)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, : len(prompt.ids)] = prompt.ids
+        attention_mask[row, : len(prompt.ids)] = 1
+        words_mask[row, prompt.word_starts] = np.arange(1, lengths[row] + 1)
+        shapes[row, : len(prompt.ids)] = prompt.shapes
+    span_idx, span_mask = _list_spans(lengths, max_width)
+    tensors: dict[str, Tensor] = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "words_mask": words_mask,
+        "text_lengths": lengths[:, None],
+        "span_idx": span_idx,
+        "span_mask": span_mask,
+    }
+    if word_shapes:
+        tensors["word_shapes"] = shapes
+    return tensors
+
+
+def _list_spans(
+    lengths: NDArray[np.int64], max_width: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return span_idx, (B, L*K, 2), and span_mask, (B, L*K)."""
+    words = int(lengths.max())
+    starts = np.repeat(np.arange(words, dtype=np.int64), max_width)  # (L*K,)
+    lasts = starts + np.tile(np.arange(max_width, dtype=np.int64), words)  # (L*K,)
+    inside = starts < lengths[:, None]  # (B, L*K): the spans of padding words are (0, 0)
+    span_idx = np.where(inside[..., None], np.stack([starts, lasts], axis=-1), 0)  # (B, L*K, 2)
+    return span_idx, inside & (lasts < lengths[:, None])
