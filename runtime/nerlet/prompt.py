@@ -6,14 +6,22 @@ tokenizer itself puts around a sequence ([CLS] ... [SEP] in BERT).
 Axis letters: L words, T pieces.
 """
 
+import re
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from nerlet.errors import BundleError, InputError
+
+# Half of a UTF-16 pair, which Python's strings may hold alone but no tokenizer takes.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,8 @@ class PieceEncoder:
 
         Source: as GLiNER calls its tokenizer, `is_split_into_words=True`.
         """
-        encoding = self._tokenizer.encode(
-            list(units), is_pretokenized=True, add_special_tokens=False
-        )
+        units = [_SURROGATE.sub(_REPLACEMENT, unit) for unit in units]
+        encoding = self._tokenizer.encode(units, is_pretokenized=True, add_special_tokens=False)
         pieces: list[list[int]] = [[] for _ in units]
         for piece_id, unit in zip(encoding.ids, encoding.word_ids, strict=True):
             pieces[unit].append(piece_id)
@@ -76,6 +83,21 @@ class PieceEncoder:
             for unit, ids in enumerate(pieces):
                 if self.ent_id in ids or self.sep_id in ids:
                     pieces[unit] = self._encode_without_markers(units[unit])
+        return pieces
+
+    def encode_labels(self, labels: Sequence[str]) -> list[list[int]]:
+        """Return the piece ids of each label.
+
+        Raises:
+            InputError: A label yields no pieces, so that the model cannot read it.
+        """
+        pieces = self.encode_units(labels)
+        for label, ids in zip(labels, pieces, strict=True):
+            if not ids:
+                raise InputError(
+                    f"labels: expected labels with visible characters, found {label!r}, of which "
+                    "the model's tokenizer reads nothing; reword it"
+                )
         return pieces
 
     def _encode_without_markers(self, unit: str) -> list[int]:
@@ -142,6 +164,29 @@ def build_prompt(
         shapes=shapes,
         label_count=len(label_pieces),
         lost_words=len(candidates) - kept_count,
+    )
+
+
+def warn_of_lost_words(counts: Sequence[int], max_len: int, max_positions: int | None) -> None:
+    """Warn once of all words that were cut, at the line that called nerlet.
+
+    Args:
+        counts: `Prompt.lost_words` of each text; nothing happens where all are 0.
+        max_len: As in `build_prompt`.
+        max_positions: As in `build_prompt`.
+    """
+    texts = sum(1 for count in counts if count)
+    if not texts:
+        return
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame and str(frame.f_globals.get("__name__")).startswith("nerlet."):
+        frame, level = frame.f_back, level + 1
+    pieces = f" and {max_positions} pieces with the labels" if max_positions else ""
+    warnings.warn(
+        f"{sum(counts)} words at the end of {texts} texts were cut: the model takes {max_len} "
+        f"words{pieces} at once; split longer texts",
+        stacklevel=level,
     )
 
 

@@ -41,6 +41,11 @@ def split_words(text: str) -> list[Word]:
     return [Word(match.group(), match.start(), match.end()) for match in _find_words(text)]
 
 
+def as_words(texts: Sequence[str]) -> list[Word]:
+    """Return given words as those of a text in which each is one character long."""
+    return [Word(text, index, index + 1) for index, text in enumerate(texts)]
+
+
 def word_shape(word: str) -> int:
     """Return the class of a word's letter case, which uncased encoders cannot see.
 
