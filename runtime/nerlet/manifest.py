@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard, TypeVar
 
@@ -211,11 +211,11 @@ def is_count(value: object, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def is_threshold(value: object) -> bool:
+def is_threshold(value: object) -> TypeGuard[float]:
     """Return whether a value is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return not math.isnan(value) and 0 <= value <= 1
+    return 0 <= float(value) <= 1  # NaN is in no range
 
 
 def _is_filled(value: object) -> bool:
