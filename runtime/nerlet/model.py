@@ -1,0 +1,303 @@
+"""The pipeline of one prediction, top to bottom; each step is a file of its own.
+
+text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph-> logits
+     -scores-> Candidates -decode-> Span[] -entities-> Entity[]
+
+Axis letters: L words, K max width, C labels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nerlet.arguments import (
+    Flag,
+    GivenSpans,
+    Labels,
+    Task,
+    Threshold,
+    read_count,
+    read_sentences,
+    read_tasks,
+    read_texts,
+    refuse_unknown,
+)
+from nerlet.batch import make_batch
+from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
+from nerlet.decode import Span, select_spans
+from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
+from nerlet.graph import Graph, open_graph
+from nerlet.hub import find_model
+from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
+from nerlet.schedule import group_sources
+from nerlet.scores import find_candidates
+from nerlet.words import Word, WordSplitter, as_words, split_words, word_shape
+
+_Source = TypeVar("_Source", str, list[str])
+Logits = NDArray[np.float32]
+_NO_LOGITS: Logits = np.zeros((0, 1, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One text after the graph: words, indices of the L words that it saw, logits, (L, K, C)."""
+
+    words: Sequence[Word]
+    kept_words: NDArray[np.int64]
+    logits: Logits
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    providers: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> "GLiNER":
+    """Load a model.
+
+    Args:
+        path: Directory of a bundle, or of any ONNX export of the reference's layout; None: the
+            bundle that nerlet ships.
+        device: "cpu" or "cuda".
+        providers: Names of onnxruntime's execution providers, instead of a device.
+        threads: CPU threads of one run; None: what affinity and the container's quota allow.
+
+    Raises:
+        BundleError: The directory is not a whole model that this version reads.
+        GraphError: The device cannot be had, or the graph's signature is another.
+        InputError: `threads` is not a whole number of at least 1.
+    """
+    bundle = open_bundle(default_bundle_path() if path is None else path)
+    graph = open_graph(bundle.graph_path, bundle.max_width, device, providers, threads)
+    return GLiNER(bundle, graph)
+
+
+class GLiNER:
+    """A loaded model; its methods may be called from several threads at once.
+
+    Attributes:
+        bundle: The model directory.
+    """
+
+    def __init__(self, bundle: Bundle, graph: Graph, split: WordSplitter = split_words) -> None:
+        """Join the parts of a model; `load` does it from a path.
+
+        Args:
+            bundle: The model directory.
+            graph: Its open graph.
+            split: Finds the words of a text.
+        """
+        self.bundle = bundle
+        self._graph = graph
+        self._split = split
+        self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        *,
+        device: str = "cpu",
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        **hub: Any,  # noqa: ANN401  # named, or refused, by find_model
+    ) -> "GLiNER":
+        """Load a model under the reference's name for it.
+
+        Args:
+            model_id: A local directory, which never asks the hub, or "owner/name" on it.
+            device: As in `load`, and so are `providers` and `threads`.
+            providers: As in `load`.
+            threads: As in `load`.
+            **hub: `revision`, `cache_dir`, `local_files_only`, `token`, as the hub has them.
+
+        Raises:
+            NerletError: No such model, an unknown argument, or as in `load`.
+        """
+        path = find_model(model_id, **hub)
+        return load(path, device=device, providers=providers, threads=threads)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the bundle says of itself; None for an export of the reference's layout."""
+        return self.bundle.manifest
+
+    @property
+    def threshold(self) -> float:
+        """The score above which spans are kept where a call gives no threshold."""
+        return 0.5 if self.bundle.threshold is None else self.bundle.threshold
+
+    @property
+    def device(self) -> str:
+        """Where the graph runs: "cpu", "cuda", or the name of another provider."""
+        return self._graph.device
+
+    def predict_entities(
+        self,
+        text: str,
+        labels: Labels,
+        flat_ner: bool = True,  # noqa: FBT001, FBT002  # the reference's order of arguments
+        threshold: float | None = None,
+        multi_label: bool = False,  # noqa: FBT001, FBT002  # as above
+        return_class_probs: bool = False,  # noqa: FBT001, FBT002  # as above
+        **others: Any,  # noqa: ANN401  # passed on to inference
+    ) -> list[Entity]:
+        """Find the entities of one text; arguments and errors as in `inference`."""
+        others["return_class_probs"] = return_class_probs
+        return self.inference([text], labels, flat_ner, threshold, multi_label, **others)[0]
+
+    def inference(
+        self,
+        texts: str | Iterable[str],
+        labels: Labels,
+        flat_ner: Flag = True,  # noqa: FBT002  # the reference's order of arguments
+        threshold: Threshold = None,
+        multi_label: Flag = False,  # noqa: FBT002  # as above
+        batch_size: int | None = None,
+        *,
+        input_spans: GivenSpans | None = None,
+        return_class_probs: bool = False,
+        **unknown: object,
+    ) -> list[list[Entity]]:
+        """Find the entities of many texts.
+
+        Args:
+            texts: Texts, or one text. A blank one, or one that is not a string, gives [].
+            labels: The types to find: a string, a list, a dict {name: description} (the
+                description is what the model reads), or a list with one list or dict per text.
+            flat_ner: Entities never overlap; False: they may nest. Or one per text.
+            threshold: Keep scores above it, 0 to 1; None: the model's own. Or one per text.
+            multi_label: One span may have several labels. Or one per text.
+            batch_size: Texts in one run on a GPU, 8 by default. On a CPU each text runs alone,
+                which is as fast and keeps its scores free of its neighbours.
+            input_spans: For each text a list of {"start", "end"} offsets, the only spans that may
+                be found.
+            return_class_probs: Add `class_probs`, the five best labels of each entity.
+            **unknown: Refused.
+
+        Returns:
+            For each text its entities by start.
+
+        Raises:
+            InputError: An argument is unknown, out of bounds or of the wrong length.
+
+        Warns:
+            UserWarning: Words past the end of what the model takes were cut.
+        """
+        refuse_unknown(unknown)
+        checked = read_texts(texts)
+        count = len(checked)
+        tasks = read_tasks(
+            count, labels, threshold, self.threshold, multi_label, input_spans, flat_ner=flat_ner
+        )
+        entities: list[list[Entity]] = [[] for _ in checked]
+        for index, scored in self._run_all(checked, self._split, tasks, batch_size):
+            spans = _choose_spans(scored, tasks[index])
+            names = tasks[index].labels.names
+            found = to_entities(checked[index], scored.words, scored.kept_words, spans, names)
+            if return_class_probs:
+                add_class_probs(found, spans, scored.logits, names)
+            entities[index] = found
+        return entities
+
+    batch_predict_entities = inference  # the reference's older name
+
+    def predict_words(
+        self,
+        sentences: Iterable[Sequence[str]],
+        labels: Labels,
+        *,
+        threshold: Threshold = None,
+        nested: Flag = False,
+        multi_label: Flag = False,
+        batch_size: int | None = None,
+    ) -> list[list[Span]]:
+        """Find spans in sentences whose words are given; none is joined or split again.
+
+        Args:
+            sentences: Words of each sentence.
+            labels: As in `inference`, and so are all the others.
+            threshold: Keep scores above it.
+            nested: Spans may nest; else they never overlap.
+            multi_label: One span may have several labels.
+            batch_size: Sentences in one run on a GPU.
+
+        Returns:
+            For each sentence its spans, half-open ranges of the given words, by start; `label`
+            counts in the labels without their duplicates.
+
+        Raises:
+            InputError: An argument is out of bounds or of the wrong length.
+        """
+        checked = read_sentences(sentences)
+        count = len(checked)
+        tasks = read_tasks(count, labels, threshold, self.threshold, multi_label, nested=nested)
+        spans: list[list[Span]] = [[] for _ in checked]
+        for index, scored in self._run_all(checked, as_words, tasks, batch_size):
+            found = _choose_spans(scored, tasks[index])
+            spans[index] = to_given_words(found, scored.kept_words)
+        return spans
+
+    def _run_all(
+        self,
+        sources: Sequence[_Source],
+        split: Callable[[_Source], Sequence[Word]],
+        tasks: Sequence[Task],
+        batch_size: int | None,
+    ) -> Iterator[tuple[int, _Scored]]:
+        """Yield the index and the logits of each source that is not empty; warn of cuts."""
+        size = read_count("batch_size", batch_size, default=8)
+        label_sets = dict.fromkeys(task.labels for task in tasks)
+        pieces = {labels: self._encoder.encode_labels(labels.prompts) for labels in label_sets}
+        lost_words: list[int] = []
+        for group in group_sources(sources, 1 if self.device == "cpu" else size):
+            words = [split(sources[index]) for index in group]
+            prompts = [
+                self._build_prompt(own, pieces[tasks[index].labels])
+                for index, own in zip(group, words, strict=True)
+            ]
+            lost_words += [prompt.lost_words for prompt in prompts]
+            rows = zip(group, words, prompts, self._run(prompts), strict=True)
+            for index, own, prompt, logits in rows:
+                yield index, _Scored(own, prompt.kept_words, logits)
+        warn_of_lost_words(lost_words, self.bundle.max_len, self.bundle.max_positions)
+
+    def _build_prompt(self, words: Sequence[Word], label_pieces: list[list[int]]) -> Prompt:
+        texts = [word.text for word in words]
+        shapes = [word_shape(text) for text in texts] if self._graph.has_word_shapes else None
+        return build_prompt(
+            self._encoder,
+            label_pieces,
+            self._encoder.encode_units(texts),
+            max_len=self.bundle.max_len,
+            max_positions=self.bundle.max_positions,
+            word_shapes=shapes,
+        )
+
+    def _run(self, prompts: Sequence[Prompt]) -> list[Logits]:
+        """Return the logits of each prompt, (L, K, C), without padding."""
+        worded = [prompt for prompt in prompts if len(prompt.kept_words)]
+        if not worded:
+            return [_NO_LOGITS] * len(prompts)
+        shapes = self._graph.has_word_shapes
+        feeds = make_batch(worded, self.bundle.max_width, word_shapes=shapes)
+        logits = iter(self._graph.run(feeds, max(prompt.label_count for prompt in worded)))
+        return [
+            next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
+            if len(prompt.kept_words)
+            else _NO_LOGITS
+            for prompt in prompts
+        ]
+
+
+def _choose_spans(scored: _Scored, task: Task) -> list[Span]:
+    """Return the kept spans of one text, over its kept words."""
+    candidates = find_candidates(scored.logits, threshold=task.threshold)
+    if task.given is not None:
+        candidates = confine_candidates(candidates, scored.words, scored.kept_words, task.given)
+    return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)
