@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from nerlet.bundle import Bundle
+from nerlet.bundle import MANIFEST_NAME, Bundle
 from nerlet.entities import Entity
 from nerlet.evaluate import Counts, Scores, average_f1
 
@@ -57,7 +57,11 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     """What a model directory is, as names and values."""
     manifest = bundle.manifest
     if manifest is None:
-        told = [("kind", "GLiNER export without nerlet.json: origin and licence are not recorded")]
+        told = [
+            ("name", bundle.path.resolve().name),
+            ("origin", f"a GLiNER export without {MANIFEST_NAME}: not recorded, nor the licence"),
+            ("architecture", "span"),
+        ]
     else:
         told = [
             ("name", manifest.name),
@@ -66,20 +70,20 @@ def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
             ("architecture", manifest.architecture),
             ("precision", manifest.precision),
             ("word shapes", "yes" if manifest.word_shapes else "no"),
-            ("labels trained with", f"up to {manifest.max_types}, {manifest.label_attention}"),
+            ("labels", f"up to {manifest.max_types} in training, {manifest.label_attention}"),
         ]
     size = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
-    graph_size = bundle.graph_path.stat().st_size
-    threshold = "0.5 (none of its own)" if bundle.threshold is None else f"{bundle.threshold:g}"
-    positions = "no limit" if bundle.max_positions is None else f"{bundle.max_positions} pieces"
-    told += [
+    positions = bundle.max_positions
+    return [
+        *told,
         ("directory", str(bundle.path)),
-        ("size on disk", f"{size / 1e6:.1f} MB, of it the graph {graph_size / 1e6:.1f} MB"),
-        ("longest text", f"{bundle.max_len} words; with the labels {positions}"),
+        ("size on disk", f"{_to_size(size)}, graph {_to_size(bundle.graph_path.stat().st_size)}"),
+        ("longest text", f"{bundle.max_len} words"),
+        ("longest prompt", "no limit" if positions is None else f"{positions} pieces"),
         ("widest entity", f"{bundle.max_width} words"),
-        ("threshold", threshold),
+        ("threshold", "0.5" if bundle.threshold is None else f"{bundle.threshold:g}"),
+        *(_flatten(manifest.figures) if manifest else []),
     ]
-    return told + (_flatten(manifest.figures) if manifest else [])
 
 
 def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
@@ -135,6 +139,11 @@ def _flatten(figures: Mapping[str, object], prefix: str = "") -> list[tuple[str,
             text = f"{value:g}" if isinstance(value, float) else str(value)
             pairs.append((f"{prefix}{name}", text))
     return pairs
+
+
+def _to_size(count: int) -> str:
+    """A number of bytes in MB, or kB where that is more telling."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _to_percents(counts: Counts) -> tuple[str, str, str]:

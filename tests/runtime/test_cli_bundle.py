@@ -1,0 +1,98 @@
+"""The command on a real bundle and graph, end to end."""
+
+import json
+
+import pytest
+
+from nerlet.cli import main
+from tests.toys import write_bundle, write_export
+
+SENTENCE = "Bill Gates founded Microsoft on April 4."
+LABELS = ("-l", "person", "-l", "organization", "-l", "date")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
+
+
+def test_extract(toy_path, toy, capsys):
+    out = run(capsys, "extract", *LABELS, "--model", toy_path, SENTENCE)
+    answer = json.loads(out)
+    found = [(entity["text"], entity["label"]) for entity in answer["entities"]]
+    assert found == [("Bill Gates", "person"), ("Microsoft", "organization"), ("April 4", "date")]
+    assert answer["entities"] == toy.predict_entities(SENTENCE, list(LABELS[1::2]))
+
+
+def test_extract_nested_at_a_threshold(toy_path, capsys):
+    options = ("--nested", "--threshold", "0.7", "--format", "table", "--model", toy_path)
+    out = run(capsys, "extract", *LABELS, *options, SENTENCE)
+    rows = [line.split("  ")[1].strip() for line in out.splitlines()[1:]]
+    assert rows == ["Bill Gates", "Bill", "Gates", "Microsoft", "April 4", "April", "4"]
+
+
+@pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
+def test_threshold_outside_its_range(toy_path, capsys, threshold):
+    options = (f"--threshold={threshold}", "--model", str(toy_path))
+    assert main(["extract", *LABELS, *options, SENTENCE]) == 2
+    err = capsys.readouterr().err
+    assert "threshold" in err
+    assert err.count("\n") == 1
+
+
+def test_damaged_bundle(tmp_path, capsys):
+    path = write_bundle(tmp_path / "toy")
+    (path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    assert main(["extract", *LABELS, "--model", str(path), SENTENCE]) == 2
+    err = capsys.readouterr().err
+    assert "tokenizer.json" in err
+    assert err.count("\n") == 1
+
+
+def test_info_of_a_bundle(tmp_path, capsys):
+    figures = {"dev": {"f1": 0.5}, "note": "by hand"}
+    path = write_bundle(tmp_path / "toy", threshold=0.25, figures=figures, max_positions=64)
+    told = dict(line.split("  ", 1) for line in run(capsys, "info", path).splitlines())
+    told = {name: value.strip() for name, value in told.items()}
+    assert told["name"] == "toy"
+    assert told["licence"] == "CC0-1.0"
+    assert told["precision"] == "fp32"
+    assert told["longest text"] == "30 words"
+    assert told["longest prompt"] == "64 pieces"
+    assert told["threshold"] == "0.25"
+    assert told["dev f1"] == "0.5"
+    assert told["note"] == "by hand"
+
+
+def test_info_of_an_export_without_manifest(tmp_path, capsys):
+    out = run(capsys, "info", write_export(tmp_path / "export"))
+    assert "name            export" in out
+    assert "without nerlet.json: not recorded" in out
+    assert "threshold       0.5" in out
+
+
+def test_info_counts_what_is_on_disk(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    (path / "extra").write_bytes(bytes(2_000_000))
+    sizes = [file.stat().st_size for file in path.iterdir()]
+    graph = (path / "model.onnx").stat().st_size
+    assert f"{sum(sizes) / 1e6:.1f} MB, graph {graph / 1e3:.1f} kB" in run(capsys, "info", path)
+
+
+def test_evaluate(toy_path, tmp_path, capsys):
+    # Given words are kept as they are, also one with a space inside.
+    rows = [
+        {"labels": ["person", "date"]},
+        {"tokenized_text": ["on one", "Ada", "Gates"], "ner": [[1, 2, "person"]]},
+        {"tokenized_text": ["in", "1975"], "ner": [[0, 1, "date"]]},
+        {"tokenized_text": [], "ner": []},
+    ]
+    path = tmp_path / "toy.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    out = run(capsys, "evaluate", path, "--model", toy_path, "--json", "--per-type")
+    figures = json.loads(out)["sets"]["toy"]
+    assert figures["sentences"] == 3
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (50.0, 50.0, 50.0)
+    assert figures["types"]["person"]["f1"] == 100.0
