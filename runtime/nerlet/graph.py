@@ -4,6 +4,7 @@ Axis letters: B batch, T pieces, L words, K max width, C labels.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -133,7 +134,12 @@ def open_graph(
     wanted = _choose_providers(device, providers)
     options = _make_options(read_count("threads", threads, default=count_usable_threads()))
     try:
-        session = ort.InferenceSession(str(path), options, providers=wanted)
+        # Denormals are set to zero in the threads of the pool, and in the thread that opens: a
+        # thread of its own, so that the caller's arithmetic stays as it was.
+        with ThreadPoolExecutor(max_workers=1) as opener:
+            session = opener.submit(
+                ort.InferenceSession, str(path), options, providers=wanted
+            ).result()
     except Exception as error:  # onnxruntime's errors have no common base but this
         raise GraphError(
             f"{path}: expected an ONNX graph, but onnxruntime {ort.__version__} cannot open it "
