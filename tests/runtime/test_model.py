@@ -1,0 +1,391 @@
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nerlet
+from nerlet.decode import Span
+from nerlet.errors import InputError
+from nerlet.graph import Graph, open_graph
+from nerlet.words import as_words
+from tests.toys import ENT, KINDS, MAX_LEN, SEP, write_bundle, write_export
+
+TEXT = "Bill Gates founded Microsoft on April 4, 1975."
+LABELS = ["person", "organization", "date"]
+
+
+def score(words: int):
+    """What the toy graph gives to a span of so many words of the label's kind."""
+    return pytest.approx(1 / (1 + np.exp(-words)), abs=1e-6)
+
+
+def pairs(entities) -> list[tuple[str, str]]:
+    return [(entity["text"], entity["label"]) for entity in entities]
+
+
+def test_entities_of_a_sentence(toy):
+    entities = toy.predict_entities(TEXT, LABELS)
+    assert entities == [
+        {"start": 0, "end": 10, "text": "Bill Gates", "label": "person", "score": score(2)},
+        {"start": 19, "end": 28, "text": "Microsoft", "label": "organization", "score": score(1)},
+        {"start": 32, "end": 39, "text": "April 4", "label": "date", "score": score(2)},
+        {"start": 41, "end": 45, "text": "1975", "label": "date", "score": score(1)},
+    ]
+    assert all(list(own) == ["start", "end", "text", "label", "score"] for own in entities)
+    assert {type(value) for value in entities[0].values()} == {int, str, float}
+
+
+def test_nested_entities_by_start_then_best_first(toy):
+    found = toy.predict_entities("Bill Gates", ["person"], flat_ner=False)
+    assert [(own["text"], own["score"]) for own in found] == [
+        ("Bill Gates", score(2)),
+        ("Bill", score(1)),
+        ("Gates", score(1)),
+    ]
+
+
+def test_a_span_with_several_labels(toy):
+    labels = ["person", "Bill"]  # of one kind, so equal in every score
+    assert pairs(toy.predict_entities("Ada", labels)) == [("Ada", "person")]
+    several = toy.predict_entities("Ada", labels, multi_label=True)
+    assert pairs(several) == [("Ada", "person"), ("Ada", "Bill")]
+
+
+def test_offsets_are_code_points_of_the_original(toy):
+    text = "👩‍🚀 Bill\u200b Gates e\u0301 \u00a0Microsoft"
+    found = toy.predict_entities(text, LABELS)
+    assert pairs(found) == [("Bill\u200b Gates", "person"), ("Microsoft", "organization")]
+    assert all(text[own["start"] : own["end"]] == own["text"] for own in found)
+
+
+words = st.sampled_from([*(word for kind in KINDS.values() for word in kind), "on", "é", "\u200b"])
+
+
+@given(
+    st.lists(st.tuples(words, st.sampled_from([" ", "  ", ", ", "\n", "\u2003", "-"])), max_size=12)
+)
+def test_every_entity_is_a_slice_of_its_text(toy, drawn):
+    text = "".join(word + gap for word, gap in drawn)
+    for own in toy.predict_entities(text, LABELS, flat_ner=False, multi_label=True, threshold=0):
+        assert text[own["start"] : own["end"]] == own["text"] != ""
+
+
+@given(st.lists(words, min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_a_higher_threshold_only_leaves_out(toy, drawn, one, other, flat_ner):
+    low, high = sorted([one, other])
+    text = " ".join(drawn)
+    below = toy.predict_entities(text, LABELS, flat_ner=flat_ner, threshold=low)
+    above = toy.predict_entities(text, LABELS, flat_ner=flat_ner, threshold=high)
+    assert above == [own for own in below if np.float32(own["score"]) > np.float32(high)]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n\t", "\u00a0", None, 3, float("nan"), b"Bill", []])
+def test_a_blank_text_or_no_string_gives_nothing_in_its_place(toy, blank):
+    assert toy.predict_entities(blank, LABELS) == []
+    found = toy.inference(["Ada", blank, "Apple"], LABELS)
+    assert [pairs(own) for own in found] == [[("Ada", "person")], [], [("Apple", "organization")]]
+
+
+def test_a_text_without_readable_words_gives_nothing(toy):
+    assert toy.inference(["\u200b", "\ufffd\u200b", "\x07"], LABELS) == [[], [], []]
+    assert toy.inference([], LABELS) == []
+
+
+def test_texts_may_be_a_string_or_any_iterable(toy):
+    assert toy.inference("Ada", "person") == [toy.predict_entities("Ada", "person")]
+    assert toy.inference((text for text in ["Ada"]), ("person",)) == toy.inference(
+        ["Ada"], "person"
+    )
+    assert toy.batch_predict_entities(["Ada"], ["person"]) == toy.inference(["Ada"], ["person"])
+
+
+def test_labels_drop_their_duplicates(toy):
+    found = toy.predict_entities(TEXT, ["date", "person", "date"], return_class_probs=True)
+    assert list(found[0]["class_probs"]) == ["person", "date"]
+
+
+def test_a_described_label_is_prompted_by_its_description(toy):
+    labels = {"who": "person", "firm": "organization"}
+    assert pairs(toy.predict_entities(TEXT, labels)) == [
+        ("Bill Gates", "who"),
+        ("Microsoft", "firm"),
+    ]
+
+
+def test_labels_for_each_text(toy):
+    texts = ["Ada on Apple", "", "Ada on Apple"]
+    found = toy.inference(texts, [["person"], ["date"], {"firm": "organization", "day": "date"}])
+    assert [pairs(own) for own in found] == [[("Ada", "person")], [], [("Apple", "firm")]]
+
+
+def test_options_for_each_text(toy):
+    texts = ["Bill Gates"] * 4
+    found = toy.inference(
+        texts,
+        ["person", "Ada"],
+        threshold=[None, 0.8, 0.9, 0.8],
+        flat_ner=[False, False, True, True],
+        multi_label=[False, False, False, True],
+    )
+    assert [pairs(own) for own in found] == [
+        [("Bill Gates", "person"), ("Bill", "person"), ("Gates", "person")],
+        [("Bill Gates", "person")],
+        [],
+        [("Bill Gates", "person"), ("Bill Gates", "Ada")],
+    ]
+
+
+def test_the_threshold_is_the_bundles_own_or_a_half(toy, toy_path):
+    assert toy.threshold == 0.5
+    model = nerlet.GLiNER(replace(toy.bundle, threshold=0.8), toy._graph)
+    assert model.threshold == 0.8
+    assert pairs(model.predict_entities(TEXT, LABELS)) == [
+        ("Bill Gates", "person"),
+        ("April 4", "date"),
+    ]
+    assert len(model.predict_entities(TEXT, LABELS, threshold=0.5)) == 4
+    assert toy.manifest is not None
+    assert toy.bundle.path == toy_path
+
+
+def test_a_score_equal_to_the_threshold_is_left_out(toy):
+    (entity,) = toy.predict_entities("Ada", ["person"])
+    assert toy.predict_entities("Ada", ["person"], threshold=entity["score"]) == []
+    assert toy.predict_entities("Ada", ["person"], threshold=np.float32(0.7)) == [entity]
+    assert toy.predict_entities("Ada", ["person"], threshold=1) == []
+
+
+def test_class_probs_are_the_five_best_labels(toy):
+    labels = ["date", "organization", "on", "person", "in", "Ada"]
+    (entity,) = toy.predict_entities("Bill", labels, return_class_probs=True)
+    assert list(entity) == ["start", "end", "text", "label", "score", "class_probs"]
+    assert list(entity["class_probs"])[:2] == ["person", "Ada"]
+    assert len(entity["class_probs"]) == 5
+    assert entity["class_probs"]["person"] == entity["score"]
+
+
+def test_given_spans_are_the_only_ones_found(toy):
+    spans = [[{"start": 0, "end": 4}, {"start": 19, "end": 28}, {"start": 33, "end": 45}]]
+    assert pairs(toy.predict_entities(TEXT, LABELS, input_spans=spans)) == [
+        ("Bill", "person"),
+        ("Microsoft", "organization"),
+    ]
+    assert toy.inference([TEXT, TEXT], LABELS, input_spans=[[], spans[0]])[0] == []
+
+
+def test_markers_in_a_text_a_word_or_a_label_make_none(toy):
+    plain = toy.predict_entities("Ada on Apple", LABELS)
+    assert toy.predict_entities(f"Ada on Apple {ENT} {SEP}{ENT}", LABELS) == plain
+    labels = [f"person {ENT} date", f"{SEP} x", "organization"]
+    assert [own["text"] for own in toy.predict_entities("Ada Apple", labels)] == ["Ada", "Apple"]
+    assert toy.predict_words([["Ada", ENT, f"{SEP}Ada"]], ["person"]) == [
+        [Span(0, 1, 0, score(1))],
+    ]
+
+
+def test_word_shapes_reach_the_graph(shaped_toy):
+    found = shaped_toy.predict_entities("Bill 1975 McBill", ["person", "date"])
+    assert [(own["text"], own["score"]) for own in found] == [
+        ("Bill", score(4)),
+        ("1975", score(1)),
+    ]
+
+
+def test_given_words_are_neither_joined_nor_split(toy):
+    sentences = [["Bill", "\u200b", "Gates", "on-Apple"], [], ["\u200b"], ["Bill Gates", "1975"]]
+    assert toy.predict_words(sentences, ["date", "person"]) == [
+        [Span(0, 3, 1, score(2))],
+        [],
+        [],
+        [Span(0, 1, 1, score(1)), Span(1, 2, 0, score(1))],
+    ]
+
+
+def test_given_words_take_the_options_of_inference(toy):
+    found = toy.predict_words(
+        [["Ada", "Ada"]] * 3, "person", nested=[True, True, False], threshold=[0.5, 0.8, 0.9]
+    )
+    assert found == [
+        [Span(0, 2, 0, score(2)), Span(0, 1, 0, score(1)), Span(1, 2, 0, score(1))],
+        [Span(0, 2, 0, score(2))],
+        [],
+    ]
+
+
+def test_long_texts_are_cut_at_a_word_with_one_warning(toy):
+    long = "on " * (MAX_LEN - 1) + "Ada Bill Gates"
+    with pytest.warns(UserWarning, match="^4 words at the end of 2 texts were cut") as caught:
+        found = toy.inference([long, "Ada", long], ["person"])
+    assert [pairs(own) for own in found] == [[("Ada", "person")]] * 3
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        toy.predict_entities("on " * MAX_LEN, ["person"])
+
+
+def test_a_warning_names_the_caller_of_every_method(toy):
+    long = ["on"] * (MAX_LEN + 1)
+    for call in (
+        lambda: toy.predict_entities(" ".join(long), "person"),
+        lambda: toy.batch_predict_entities(" ".join(long), "person"),
+        lambda: toy.predict_words([long], "person"),
+    ):
+        with pytest.warns(UserWarning, match="^1 words") as caught:
+            call()
+        assert [own.filename for own in caught] == [__file__]
+
+
+def test_the_positions_of_the_encoder_count_the_prompt(tmp_path):
+    model = nerlet.load(write_bundle(tmp_path / "toy", max_positions=9), threads=1)
+    assert pairs(model.predict_entities("Ada on Ada", "person")) == [("Ada", "person")] * 2
+    with pytest.warns(UserWarning, match=r"^1 words .* 9 pieces with the labels"):
+        assert model.predict_entities("on xyz Ada", "person") == []
+    with pytest.raises(InputError, match=r"labels: .* leaves no room for a word"):
+        model.predict_entities("Ada", LABELS * 2 + ["Apple"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(None, [], (), {}, "", " ", ["person", ""], [""], [None], [3], 3, b"person"),
+        *({"a": ""}, {"": "a"}, {"a": None}, {1: "a"}, {"a": "x", "b": "x"}),
+        *([[]], [["person"], "date"]),
+    ],
+)
+def test_bad_labels_are_refused(toy, labels):
+    for texts in ([TEXT], [""]):
+        with pytest.raises(InputError, match=r"^labels"):
+            toy.inference(texts, labels)
+
+
+@pytest.mark.parametrize(
+    "threshold", [-0.1, 1.1, float("nan"), float("inf"), "0.5", True, [0.5, 2]]
+)
+def test_bad_thresholds_are_refused(toy, threshold):
+    with pytest.raises(InputError, match=r"^threshold: expected a number from 0 to 1, found"):
+        toy.inference([TEXT, TEXT], LABELS, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": [0.5]}, r"^threshold: .* a list of 2, .* found a list of 1"),
+        ({"flat_ner": [True] * 3}, r"^flat_ner: .* found a list of 3"),
+        ({"flat_ner": "no"}, "^flat_ner: expected True or False, found 'no'"),
+        ({"multi_label": [True]}, r"^multi_label: .* found a list of 1"),
+        ({"multi_label": 1}, "^multi_label: expected True or False, found 1"),
+        ({"labels": [["person"]]}, r"^labels: .* found a list of 1"),
+        ({"input_spans": [[]]}, r"^input_spans: .* found a list of 1"),
+        ({"input_spans": [[(0, 4)], []]}, "^input_spans: expected for each text a list of dicts"),
+        ({"input_spans": 3}, "^input_spans: expected for each text a list of dicts"),
+        ({"batch_size": 0}, "^batch_size: expected a whole number of at least 1, found 0"),
+        ({"texts": 3}, "^texts: expected a string or a list of strings, found int"),
+        ({"texts": None}, "^texts: "),
+        ({"texts": b"Ada"}, "^texts: "),
+        ({"nested": True}, "^nested: expected no such argument, found True"),
+        ({"return_vectors": True}, "^return_vectors: expected None or False"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(toy, arguments, message):
+    with pytest.raises(InputError, match=message):
+        toy.inference(**{"texts": [TEXT, TEXT], "labels": LABELS, **arguments})
+
+
+def test_unknown_arguments_are_refused_by_every_method(toy, toy_path):
+    for call in (
+        lambda: toy.predict_entities(TEXT, LABELS, colour="red"),
+        lambda: toy.batch_predict_entities([TEXT], LABELS, colour="red"),
+        lambda: nerlet.GLiNER.from_pretrained(toy_path, colour="red"),
+    ):
+        with pytest.raises(InputError, match=r"^colour: expected no such argument"):
+            call()
+
+
+def test_empty_arguments_of_the_reference_change_nothing(toy):
+    found = toy.predict_entities(TEXT, LABELS, return_vectors=False, packing_config=None)
+    assert found == toy.predict_entities(TEXT, LABELS)
+
+
+@pytest.mark.parametrize("sentences", [3, "Ada", {"a": 1}, ["Ada"], [["Ada", 3]], [None]])
+def test_bad_sentences_are_refused(toy, sentences):
+    with pytest.raises(InputError, match=r"^sentences"):
+        toy.predict_words(sentences, LABELS)
+
+
+def test_a_label_without_pieces_is_refused(toy):
+    with pytest.raises(InputError, match=r"^labels: expected labels with visible characters"):
+        toy.predict_entities(TEXT, ["person", "\u200d"])
+
+
+def test_labels_are_encoded_once_per_call(toy, monkeypatch):
+    encode = Mock(wraps=toy._encoder.encode_labels)
+    monkeypatch.setattr(toy._encoder, "encode_labels", encode)
+    toy.inference(["Ada", "Apple", "on"], LABELS)
+    assert [call.args[0] for call in encode.mock_calls] == [tuple(LABELS)]
+    toy.inference(["Ada", "Apple", "on"], [["person"], ["date"], ["person", "person"]])
+    assert [call.args[0] for call in encode.mock_calls[1:]] == [("person",), ("date",)]
+
+
+def test_a_cpu_runs_each_text_alone_and_a_gpu_like_lengths_together(toy, monkeypatch):
+    texts = ["Ada", TEXT, "", "\u200b", "Bill Gates", "Apple on 1975", "on"] * 3
+    sets = [LABELS, ["person"], ["date", "organization"]] * 7
+    run = Mock(wraps=toy._graph.run)
+    monkeypatch.setattr(toy._graph, "run", run)
+    alone = toy.inference(texts, sets)
+    assert [call.args[0]["text_lengths"].size for call in run.mock_calls] == [1] * 15
+    run.reset_mock()
+    monkeypatch.setattr(Graph, "device", "cuda")
+    assert toy.inference(texts, sets, batch_size=4) == alone
+    lengths = [call.args[0]["text_lengths"].ravel().tolist() for call in run.mock_calls]
+    assert sum(map(len, lengths)) == 15
+    assert max(map(len, lengths)) == 4
+    assert all(max(one) <= max(other) for one, other in pairwise(lengths))
+
+
+def test_another_splitter(toy):
+    def split_at_bars(text):
+        offsets = np.cumsum([0] + [len(part) + 1 for part in text.split("|")]).tolist()
+        return [
+            replace(word, start=start, end=start + len(word.text))
+            for word, start in zip(as_words(text.split("|")), offsets, strict=False)
+        ]
+
+    model = nerlet.GLiNER(toy.bundle, toy._graph, split_at_bars)
+    assert pairs(model.predict_entities("on|Bill Gates|Apple", LABELS)) == [
+        ("Bill Gates", "person"),
+        ("Apple", "organization"),
+    ]
+
+
+def test_calls_from_several_threads(toy):
+    texts = [TEXT, "Ada", "Apple on 1975", "Bill Gates Ada"] * 25
+    expected = [toy.predict_entities(text, LABELS) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda text: toy.predict_entities(text, LABELS), texts)) == expected
+
+
+def test_an_export_of_the_reference_and_our_bundle_of_it_agree(toy, tmp_path):
+    model = nerlet.load(str(write_export(tmp_path / "toy")), threads=1)
+    assert model.predict_entities(TEXT, LABELS) == toy.predict_entities(TEXT, LABELS)
+    assert (model.manifest, model.threshold, model.device) == (None, 0.5, "cpu")
+
+
+def test_from_pretrained_and_the_default_bundle(toy, toy_path, monkeypatch):
+    model = nerlet.GLiNER.from_pretrained(str(toy_path), threads=1)
+    assert model.predict_entities(TEXT, LABELS) == toy.predict_entities(TEXT, LABELS)
+    monkeypatch.setattr("nerlet.model.default_bundle_path", lambda: toy_path)
+    assert nerlet.load(threads=1).bundle.path == toy_path
+
+
+def test_the_graph_gets_the_device_the_providers_and_the_threads(toy_path, monkeypatch):
+    opener = Mock(wraps=open_graph)
+    monkeypatch.setattr("nerlet.model.open_graph", opener)
+    nerlet.load(toy_path, device="cpu", providers=["CPUExecutionProvider"], threads=2)
+    opener.assert_called_once_with(toy_path / "model.onnx", 4, "cpu", ["CPUExecutionProvider"], 2)
