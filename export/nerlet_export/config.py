@@ -1,0 +1,146 @@
+"""What a model is: its architecture and its limits, as `gliner_config.json` stores them.
+
+The keys of the reference keep its names, so that the reference reads our files; what only nerlet
+knows sits under one key, `nerlet`. Defaults are the reference's (gliner 0.2.29) where it has them.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nerlet.errors import BundleError
+from nerlet.manifest import CONFIG_NAME
+
+SPAN_HEADS = ("paper", "markerV0")
+LABEL_ATTENTIONS = ("joint", "isolated")
+LABEL_POOLINGS = ("first", "mean")
+# Settings of the reference that change what a checkpoint computes, with the one value we build.
+_FIXED = {
+    "subtoken_pooling": "first",
+    "post_fusion_schema": "",
+    "fuse_layers": False,
+    "embed_ent_token": True,
+    "span_encoder_config": None,
+    "words_splitter_type": "whitespace",
+}
+_OTHER_ARCHITECTURES = ("labels_encoder", "labels_decoder", "relations_layer")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Architecture of one span model.
+
+    Attributes:
+        model_name: Name or path of the encoder that training started from; informational.
+        encoder: The Hugging Face config of the encoder, as a dict with `model_type`.
+        hidden_size: Width D of words and labels; another width than the encoder's own means a
+            linear projection between them.
+        span_mode: "paper" (equation 1: FFN([h_i; h_j])) or "markerV0" (the reference's default).
+        num_rnn_layers: Bidirectional LSTM layers over the words; 0 for none, as in the paper.
+        max_width: K, the longest span in words.
+        max_len: Longest text in words.
+        max_types: Most labels in a training prompt.
+        dropout: Of the heads, in training only.
+        class_token_index: Piece id of `ent_token`.
+        span_head_width: Hidden width of the paper's span head; 0 for 2 D.
+        label_attention: "joint" (the paper: everything attends to everything) or "isolated" (a
+            label attends to itself only, the text to itself and to all labels).
+        label_pooling: What of a label's pieces makes its vector: the [ENT] position ("first", the
+            paper) or the mean over [ENT] and the label's pieces.
+        word_shapes: Whether pieces also carry the shape of their word (for uncased encoders).
+    """
+
+    model_name: str
+    encoder: dict[str, Any] = field(hash=False)
+    hidden_size: int = 512
+    span_mode: str = "markerV0"
+    num_rnn_layers: int = 1
+    max_width: int = 12
+    max_len: int = 384
+    max_types: int = 25
+    dropout: float = 0.4
+    ent_token: str = "<<ENT>>"
+    sep_token: str = "<<SEP>>"
+    class_token_index: int = -1
+    vocab_size: int = -1
+    span_head_width: int = 0
+    label_attention: str = "joint"
+    label_pooling: str = "first"
+    word_shapes: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("span_mode", self.span_mode, SPAN_HEADS)
+        _check_choice("label_attention", self.label_attention, LABEL_ATTENTIONS)
+        _check_choice("label_pooling", self.label_pooling, LABEL_POOLINGS)
+
+    @property
+    def head_width(self) -> int:
+        """Hidden width H of the span head's output network."""
+        return self.span_head_width or 2 * self.hidden_size
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether pieces get an extra embedding: their word's shape, or "part of a label"."""
+        return self.word_shapes or self.label_attention == "isolated"
+
+
+_OURS = ("span_head_width", "label_attention", "label_pooling", "word_shapes")
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise BundleError(
+            f"{CONFIG_NAME}: {key} is {value!r}, but this version of nerlet_export builds "
+            f"{' or '.join(map(repr, choices))}"
+        )
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """Read `gliner_config.json` of a checkpoint, the reference's or ours.
+
+    Raises:
+        BundleError: No such file, no JSON, or a setting that nerlet_export does not build.
+    """
+    path = directory / CONFIG_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{directory}: no {CONFIG_NAME}; a GLiNER checkpoint directory was expected"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{path}: not valid JSON ({error})") from error
+    _refuse_other_architectures(raw)
+    ours = raw.get("nerlet") or {}
+    known = {item.name for item in fields(ModelConfig)} - {"encoder", *_OURS}
+    values = {key: raw[key] for key in known if key in raw} | {
+        key: ours[key] for key in _OURS if key in ours
+    }
+    return ModelConfig(encoder=raw.get("encoder_config") or {}, **values)
+
+
+def _refuse_other_architectures(raw: dict[str, Any]) -> None:
+    for key in _OTHER_ARCHITECTURES:
+        if raw.get(key):
+            raise BundleError(
+                f"{CONFIG_NAME}: {key} is set ({raw[key]!r}): this is no span uni-encoder, the one "
+                "architecture that this version of nerlet_export builds"
+            )
+    for key, built in _FIXED.items():
+        if raw.get(key, built) not in (built, None):
+            raise BundleError(
+                f"{CONFIG_NAME}: {key} is {raw[key]!r}, but this version of nerlet_export builds "
+                f"only {built!r}"
+            )
+
+
+def write_model_config(directory: Path, config: ModelConfig) -> None:
+    """Write `gliner_config.json` so that both nerlet_export and the reference read it."""
+    values = asdict(config)
+    encoder = values.pop("encoder")
+    ours = {key: values.pop(key) for key in _OURS}
+    text = json.dumps(
+        {**values, "encoder_config": encoder, **_FIXED, "nerlet": ours}, indent=2, sort_keys=True
+    )
+    (directory / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
