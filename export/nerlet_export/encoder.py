@@ -1,0 +1,195 @@
+"""The bidirectional encoder: pieces -> one vector of width D each (B, T, D).
+
+Any Hugging Face encoder that takes `inputs_embeds` serves. nerlet looks the word pieces up itself,
+so that the shape of each piece's word can be added (uncased encoders) and the table can be
+quantised by row at export.
+
+With isolated labels the same ids mean another attention: each label, `[ENT]` and its pieces, is a
+block of its own whose positions start at 0; prefix, `<<SEP>>`, words and suffix are the text block,
+positions from 0 again. A label attends to its own block, the text to everything. Mask and positions
+follow from the ids alone.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
+
+from nerlet.errors import BundleError
+from nerlet.words import WORD_SHAPE_COUNT
+from nerlet_export.config import ModelConfig
+from nerlet_export.data import Attention, Pieces
+
+# Segments 0 .. WORD_SHAPE_COUNT - 1 are word shapes (0: none), the last is "part of a label".
+
+LABEL_SEGMENT = WORD_SHAPE_COUNT
+SEGMENT_COUNT = WORD_SHAPE_COUNT + 1
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> their mixture
+
+
+class Encoder(nn.Module):
+    """A Hugging Face encoder, with segments and a projection to D where the model has them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = AutoModel.from_config(_hf_config(config.encoder))
+        hf = self.model.config
+        if config.label_attention == "isolated" and hf.model_type != "bert":
+            raise BundleError(
+                f"label_attention is 'isolated' but the encoder is {hf.model_type!r}: isolated "
+                "labels need absolute positions and are built for 'bert' encoders; use 'joint'"
+            )
+        self.segments: nn.Embedding | None = None
+        if config.has_segments:
+            self.segments = nn.Embedding(SEGMENT_COUNT, self.words.embedding_dim)
+            nn.init.zeros_(self.segments.weight)
+        self.projection: nn.Linear | None = None
+        if hf.hidden_size != config.hidden_size:
+            self.projection = nn.Linear(hf.hidden_size, config.hidden_size)
+
+    @property
+    def words(self) -> nn.Embedding:
+        """The table of word pieces."""
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, word_shapes: Tensor | None
+    ) -> Tensor:
+        """Encode padded prompts.
+
+        Args:
+            input_ids: Piece ids, int64, (B, T).
+            attention_mask: 1 for a piece, 0 for padding, int64, (B, T).
+            word_shapes: Shape of each piece's word, int64, (B, T) or broadcast from (1, 1); None
+                for a model without word shapes.
+
+        Returns:
+            One vector per piece, (B, T, D).
+        """
+        if self.config.label_attention == "joint":
+            embeds = self._embed(input_ids, word_shapes)
+            hidden = self.model(inputs_embeds=embeds, attention_mask=attention_mask)[0]
+        else:
+            block = label_blocks(input_ids, self.config.class_token_index)
+            shapes = 0 if word_shapes is None else word_shapes
+            embeds = self._embed(input_ids, torch.where(block > 0, LABEL_SEGMENT, shapes))
+            is_same = block[:, :, None] == block[:, None, :]  # (B, T, T)
+            positions = (is_same & _lower_triangle(block)).sum(-1) - 1  # (B, T)
+            sees = (is_same | (block == 0)[:, :, None]) & (attention_mask > 0)[:, None, :]
+            hidden = self._run_bert(embeds, positions, partial(self._attend, bias=_bias(sees)))
+        return hidden if self.projection is None else self.projection(hidden)
+
+    def _embed(self, ids: Tensor, segments: Tensor | None) -> Tensor:
+        """Look up pieces and, where the model has them, add their segments."""
+        embeds = self.words(ids)
+        if self.segments is not None and segments is not None:
+            embeds = embeds + self.segments(segments)
+        return embeds
+
+    def encode_packed(self, pieces: Pieces) -> Tensor:
+        """Encode the pieces of a training batch, (N,) -> (N, D), without padding where possible."""
+        if self.model.config.model_type == "bert":
+            attend = partial(self._attend_packed, groups=pieces.attention)
+            embeds = self._embed(pieces.ids, pieces.segments)
+            hidden = self._run_bert(embeds, pieces.positions, attend)
+        else:
+            (attention,) = pieces.attention
+            embeds = self._embed(
+                pieces.ids[attention.queries], pieces.segments[attention.queries]
+            )  # (B, T, D)
+            mask = attention.is_key.to(torch.int64)
+            hidden = self.model(inputs_embeds=embeds, attention_mask=mask)[0]
+            hidden = hidden.flatten(0, 1)[attention.answers]
+        return hidden if self.projection is None else self.projection(hidden)
+
+    def _run_bert(self, embeds: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Run BERT's own layers with another attention; (..., D) -> (..., D)."""
+        hf = self.model
+        p = hf.config.hidden_dropout_prob
+        x = embeds + hf.embeddings.position_embeddings(positions)
+        x = x + hf.embeddings.token_type_embeddings.weight[0]
+        x = F.dropout(hf.embeddings.LayerNorm(x), p, self.training)
+        for layer in hf.encoder.layer:
+            own = layer.attention.self
+            mixed = attend(own.query(x), own.key(x), own.value(x))
+            mixed = F.dropout(layer.attention.output.dense(mixed), p, self.training)
+            x = layer.attention.output.LayerNorm(x + mixed)
+            wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(x))
+            wide = F.dropout(layer.output.dense(wide), p, self.training)
+            x = layer.output.LayerNorm(x + wide)
+        return x
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor) -> Tensor:
+        """Attend over padded rows with an additive mask; (B, T, D) each -> (B, T, D)."""
+        heads = self.model.config.num_attention_heads
+        q, k, v = _heads(q, heads), _heads(k, heads), _heads(v, heads)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias  # (B, heads, T, T)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    def _attend_packed(self, q: Tensor, k: Tensor, v: Tensor, *, groups: list[Attention]) -> Tensor:
+        """Attend within each group of pieces; (N, D) -> (N, D), in the order of the groups."""
+        heads = self.model.config.num_attention_heads
+        dropout = self.model.config.attention_probs_dropout_prob if self.training else 0.0
+        is_cpu = q.device.type == "cpu"
+        if is_cpu:  # PyTorch's bf16 attention is several times slower than its fp32 one there
+            q, k, v = q.float(), k.float(), v.float()
+        answers = []
+        for group in groups:
+            with torch.autocast(q.device.type, enabled=not is_cpu):
+                context = F.scaled_dot_product_attention(
+                    _heads(q[group.queries], heads),  # (G, heads, Tq, D / heads)
+                    _heads(k[group.keys], heads),
+                    _heads(v[group.keys], heads),
+                    attn_mask=group.is_key[:, None, None, :],
+                    dropout_p=dropout,
+                )
+            flat = context.transpose(1, 2).flatten(2).flatten(0, 1)  # (G * Tq, D)
+            answers.append(flat.index_select(0, group.answers))
+        return torch.cat(answers)
+
+
+def label_blocks(input_ids: Tensor, ent_id: int) -> Tensor:
+    """Number the label each piece belongs to, from 1; 0 for the text block.
+
+    `<<SEP>>` is the piece id after `[ENT]`'s (the reference adds the two together), and the text
+    begins with it.
+
+    Args:
+        input_ids: Piece ids, int64, (B, T).
+        ent_id: Piece id of [ENT].
+
+    Returns:
+        Block numbers, int64, (B, T).
+    """
+    is_text = (input_ids == ent_id + 1).to(torch.int64).cumsum(1)
+    return (input_ids == ent_id).to(torch.int64).cumsum(1) * (1 - is_text)
+
+
+def _lower_triangle(block: Tensor) -> Tensor:
+    order = torch.arange(block.shape[1], device=block.device)
+    return order[:, None] >= order[None, :]  # (T, T)
+
+
+def _bias(sees: Tensor) -> Tensor:
+    """Turn a boolean mask (B, T, T) into an additive one, (B, 1, T, T)."""
+    return (1.0 - sees[:, None].to(torch.float32)) * torch.finfo(torch.float32).min
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """(G, T, D) -> (G, heads, T, D / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _hf_config(values: dict[str, Any]) -> Any:  # noqa: ANN401  (a config class per encoder)
+    """Build the Hugging Face config of an encoder from its dict."""
+    values = dict(values)
+    # The reference reads a config without model_type as DeBERTa-v2's.
+    model_type = values.pop("model_type", "deberta-v2")
+    return AutoConfig.for_model(model_type, **values)
