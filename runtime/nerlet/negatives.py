@@ -88,7 +88,7 @@ class _AllowedNegatives:
             self._by_source.setdefault(row.source, set()).update(known)
             if row.negatives == "per-service":
                 self._by_services.setdefault(row.services, set()).update(row.types)
-        self._groups = _group_types([r.types for r in rows if r.negatives == "closed-split"])
+        self._groups = group_types([r.types for r in rows if r.negatives == "closed-split"])
 
     def of(self, row: Row) -> set[str]:
         """Types of the file that are certain to be absent from the row."""
@@ -118,7 +118,7 @@ class _AllowedNegatives:
         return set().union(*among)
 
 
-def _group_types(rows: Sequence[frozenset[str]]) -> dict[str, set[str]]:
+def group_types(rows: Sequence[frozenset[str]]) -> dict[str, set[str]]:
     """For each type the types that share a row with it, directly or through others."""
     groups: dict[str, set[str]] = {}
     for types in rows:

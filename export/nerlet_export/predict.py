@@ -1,0 +1,99 @@
+"""Predict with the PyTorch model, for F1 on dev during a run and for verification.
+
+Words, candidates and decoding are the runtime's own; only the logits come from PyTorch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from nerlet.decode import Span, select_spans
+from nerlet.scores import find_candidates
+from nerlet.words import word_shape
+from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.data import Batch, Example, Layout, make_batch
+
+# Pieces of text in one run: enough to fill the cores, little enough to stay small.
+_RUN_PIECES = 2000
+
+
+class TorchPredictor:
+    """Words and labels to spans, as `nerlet.evaluate` asks for them."""
+
+    def __init__(self, checkpoint: Checkpoint, *, threshold: float, nested: bool = False) -> None:
+        self._model = checkpoint.model
+        self._encoder = checkpoint.pieces
+        self._layout = prompt_layout(checkpoint)
+        self._threshold = threshold
+        self._nested = nested
+
+    def __call__(
+        self, sentences: Sequence[Sequence[str]], labels: Sequence[str]
+    ) -> list[list[Span]]:
+        """Find the spans of each sentence; words past `max_len` are not looked at."""
+        labels = list(dict.fromkeys(labels))
+        pieces = dict(zip(labels, self._encoder.encode_units(labels), strict=True))
+        found: list[list[Span]] = [[] for _ in sentences]
+        examples: dict[int, tuple[Example, list[int]]] = {}
+        for index, words in enumerate(sentences):
+            example, kept = self._read(words[: self._model.config.max_len], labels)
+            if example.words:
+                examples[index] = (example, kept)
+        order = sorted(examples, key=lambda index: examples[index][0].size)
+        for run in _runs(order, [examples[index][0].size for index in order]):
+            batch = make_batch([examples[index][0] for index in run], pieces, self._layout)
+            for index, spans in zip(run, self._spans(batch), strict=True):
+                kept = examples[index][1]
+                found[index] = [
+                    Span(kept[s.start], kept[s.end - 1] + 1, s.label, s.score) for s in spans
+                ]
+        return found
+
+    def _read(self, words: Sequence[str], labels: Sequence[str]) -> tuple[Example, list[int]]:
+        """A sentence as pieces, and the index of each word that has any."""
+        pieces = self._encoder.encode_units(list(words)) if words else []
+        kept = [index for index, own in enumerate(pieces) if own]
+        return (
+            Example([pieces[i] for i in kept], [word_shape(words[i]) for i in kept], labels),
+            kept,
+        )
+
+    @torch.inference_mode()
+    def _spans(self, batch: Batch) -> list[list[Span]]:
+        model, K = self._model, self._model.config.max_width
+        device = next(model.parameters()).device
+        logits = model.score_batch(batch.to(device)).float().cpu().numpy()  # (B, S, C)
+        logits = logits.reshape(len(logits), -1, K, logits.shape[-1])  # (B, L, K, C)
+        found = []
+        for row, length in zip(logits, batch.lengths.tolist(), strict=True):
+            candidates = find_candidates(
+                np.ascontiguousarray(row[:length]), threshold=self._threshold
+            )
+            found.append(select_spans(candidates, nested=self._nested, multi_label=False))
+        return found
+
+
+def prompt_layout(checkpoint: Checkpoint) -> Layout:
+    """How a model's prompts are laid out."""
+    config, encoder = checkpoint.model.config, checkpoint.pieces
+    return Layout(
+        prefix=encoder.prefix_ids,
+        suffix=encoder.suffix_ids,
+        ent_id=encoder.ent_id,
+        sep_id=encoder.sep_id,
+        max_width=config.max_width,
+        is_isolated=config.label_attention == "isolated",
+        is_mean=config.label_pooling == "mean",
+        has_shapes=config.word_shapes,
+    )
+
+
+def _runs(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Cut a length-sorted order into runs of at most `_RUN_PIECES` padded pieces."""
+    runs: list[list[int]] = []
+    for index, size in zip(order, sizes, strict=True):
+        if not runs or (len(runs[-1]) + 1) * size > _RUN_PIECES:
+            runs.append([])
+        runs[-1].append(index)
+    return runs
