@@ -1,0 +1,98 @@
+"""PyTorch model -> float ONNX graph with the reference's inputs and output.
+
+`SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), so
+tracing it is the whole export; what follows only completes the signature: inputs that folding left
+unused stay declared, `word_shapes` gets a default so that it is optional, axes get names.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.samples import sample_feeds
+
+OPSET = 17  # LayerNormalization as one operator; read by every runtime since onnxruntime 1.12
+IR_VERSION = 8
+
+# Inputs in the reference's order: element type and names of the axes (None: the axis is 2).
+INPUTS: dict[str, tuple[int, tuple[str | int, ...]]] = {
+    "input_ids": (TensorProto.INT64, ("batch", "pieces")),
+    "attention_mask": (TensorProto.INT64, ("batch", "pieces")),
+    "words_mask": (TensorProto.INT64, ("batch", "pieces")),
+    "text_lengths": (TensorProto.INT64, ("batch", 1)),
+    "span_idx": (TensorProto.INT64, ("batch", "spans", 2)),
+    "span_mask": (TensorProto.BOOL, ("batch", "spans")),
+}
+SHAPES_INPUT = "word_shapes"
+OUTPUT = "logits"
+
+
+def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Trace a model into a float graph.
+
+    Args:
+        checkpoint: In evaluation mode, on the CPU.
+
+    Returns:
+        The graph: the reference's six inputs, for a model with word shapes also the optional
+        `word_shapes`, and `logits`, float32, (batch, words, max_width, labels).
+    """
+    model = checkpoint.model.eval()
+    has_shapes = model.config.word_shapes
+    feeds = sample_feeds(checkpoint, seed=0)
+    names = [*INPUTS, SHAPES_INPUT] if has_shapes else [*INPUTS]
+    dynamic = {name: _dynamic_axes(INPUTS[name][1]) for name in INPUTS}
+    dynamic[SHAPES_INPUT] = {0: "shapes_batch", 1: "shapes_pieces"}
+    written = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # The tracer warns of what the graph would freeze; verification compares on other shapes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(torch.from_numpy(feeds[name]) for name in names),
+            written,  # type: ignore[arg-type]  # the tracer writes to buffers too
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[OUTPUT],
+            dynamic_axes={name: dynamic[name] for name in names},
+        )
+    graph = onnx.load_from_string(written.getvalue())
+    _complete_signature(graph, model.config.max_width, has_shapes=has_shapes)
+    graph.ir_version = IR_VERSION
+    graph.producer_name = "nerlet"
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def _dynamic_axes(axes: tuple[str | int, ...]) -> dict[int, str]:
+    return {index: axis for index, axis in enumerate(axes) if isinstance(axis, str)}
+
+
+def _complete_signature(model: onnx.ModelProto, max_width: int, *, has_shapes: bool) -> None:
+    """Declare every input and the output as the signature has them."""
+    graph = model.graph
+    del graph.input[:]
+    for name, (dtype, axes) in INPUTS.items():
+        graph.input.append(helper.make_tensor_value_info(name, dtype, axes))
+    if has_shapes:
+        # An input that is also an initialiser may be left out; [[0]] broadcasts to "no shapes".
+        axes = ("shapes_batch", "shapes_pieces")
+        graph.input.append(helper.make_tensor_value_info(SHAPES_INPUT, TensorProto.INT64, axes))
+        default = np.zeros((1, 1), dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(default, SHAPES_INPUT))
+    del graph.output[:]
+    axes_out = ("batch", "words", max_width, "labels")
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, axes_out))
+    del graph.value_info[:]
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph as one file."""
+    onnx.save_model(model, str(path))

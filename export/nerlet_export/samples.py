@@ -1,0 +1,81 @@
+"""Seeded prompts for tracing and verification: ragged texts and label sets, in words of any script.
+
+They go through the runtime's own steps, so what is verified is what will be run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nerlet.batch import Tensor, make_batch
+from nerlet.bundle import count_positions
+from nerlet.prompt import Prompt, build_prompt
+from nerlet.words import split_words, word_shape
+from nerlet_export.checkpoint import Checkpoint
+
+_LABELS = (
+    "person", "organization", "location", "date", "product", "event", "medical condition", "law",
+    "chemical compound", "sports team", "amount of money", "programming language", "vehicle",
+)  # fmt: skip
+_TEXTS = (
+    "Bill Gates and Paul Allen founded Microsoft in Albuquerque, New Mexico, on April 4, 1975.",
+    "The patient was given 40 mg of furosemide for acute heart failure at St. Mary's Hospital.",
+    "iPhone sales fell 3.5% in the EU after the Digital Markets Act took effect, Reuters said.",
+    "La Universidad de São Paulo y el CNRS firmaron un acuerdo en Genève el 12 de mayo de 2021.",
+    "Die Straßenbahn-Linie 7 fährt nach Köln-Mülheim; Ärzte ohne Grenzen sammelt dort Spenden.",
+    "Мария Склодовская-Кюри родилась в Варшаве в 1867 году и получила две Нобелевские премии.",
+    "東京大学の田中教授は2019年に論文を発表した。 北京 🚀 launches Chang'e-6!",
+    "def main(): return np.dot(a, b)  # Python 3.11, see https://example.org/docs?v=2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One ragged batch: prompts, and what they were made from."""
+
+    texts: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    feeds: dict[str, Tensor]
+
+
+def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
+    """Draw texts of 1 to 60 words with 1 to 13 labels each, as one padded batch.
+
+    Args:
+        checkpoint: Whose tokenizer and limits apply.
+        seed: Of the draw.
+        size: Texts in the batch, B.
+    """
+    rng = np.random.default_rng(seed)
+    words = [word.text for text in _TEXTS for word in split_words(text)]
+    texts, labels = [], []
+    for _ in range(size):
+        begin = int(rng.integers(len(words) - 1))
+        own = words[begin : begin + int(rng.integers(1, 60))]
+        texts.append(" ".join(own))
+        count = int(rng.integers(1, len(_LABELS) + 1))
+        labels.append(tuple(str(label) for label in rng.permutation(_LABELS)[:count]))
+    prompts = [make_prompt(checkpoint, text, own) for text, own in zip(texts, labels, strict=True)]
+    config = checkpoint.model.config
+    feeds = make_batch(prompts, config.max_width, word_shapes=config.word_shapes)
+    return Sample(tuple(texts), tuple(labels), feeds)
+
+
+def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Prompt:
+    """Lay out one text and its labels as the runtime does."""
+    encoder, config = checkpoint.pieces, checkpoint.model.config
+    words = [word.text for word in split_words(text)]
+    return build_prompt(
+        encoder,
+        encoder.encode_units(labels),
+        encoder.encode_units(words),
+        max_len=config.max_len,
+        max_positions=count_positions(config.encoder),
+        word_shapes=[word_shape(word) for word in words],
+    )
+
+
+def sample_feeds(checkpoint: Checkpoint, *, seed: int) -> dict[str, Tensor]:
+    """The tensors of a drawn batch, by graph input name."""
+    return draw_sample(checkpoint, seed=seed).feeds
