@@ -1,0 +1,217 @@
+"""Float graph -> int8 graph: what is quantised, what stays float, and why.
+
+* Matrix products with constant weights: int8 weights, one scale per output channel, of 7 bits: on
+  CPUs without VNNI the products of u8 activations and s8 weights are summed in pairs in int16,
+  and 2 * 255 * 64 is the most that fits. Activations get their scale at run time.
+* Tables looked up by Gather (word pieces, positions): int8, one scale per row, in plain operators:
+  rows of one table differ too much for one scale.
+* Everything else stays float: sums, norms, softmax, the LSTM, and products of two activations.
+
+The operators are those of ONNX itself, in the pattern that onnxruntime fuses at load.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Floats = NDArray[np.float32]
+
+WEIGHT_LEVELS = 64  # 2 * 255 * 64 < 2 ** 15: no pair of products saturates without VNNI
+TABLE_LEVELS = 127  # rows are only looked up, never multiplied in int8
+# Tables of fewer rows gain nothing.
+_LEAST_ROWS = 64
+
+
+def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantise a float graph; its signature stays.
+
+    Args:
+        model: As `graph.build_graph` makes it; not changed.
+
+    Returns:
+        The int8 graph.
+    """
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    tables = _find_tables(graph, initializers)
+    weights = _find_weights(graph, initializers)
+    nodes: list[onnx.NodeProto] = []
+    scaled: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in tables:
+            nodes += _look_up_rows(node)
+        elif node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            nodes += _multiply_int8(node, scaled)
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name in tables:
+        rows, scales = quantize_rows(numpy_helper.to_array(initializers[name]))
+        _replace(graph, initializers[name], {"rows": rows, "scales": scales})
+    for name, is_transposed in weights.items():
+        array = numpy_helper.to_array(initializers[name])
+        values, scales = quantize_columns(array.T if is_transposed else array)
+        _replace(graph, initializers[name], {"int8": values, "scales": scales})
+    onnx.checker.check_model(quantised)
+    return quantised
+
+
+def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Quantise a table with one scale per row.
+
+    Args:
+        table: (R, D).
+
+    Returns:
+        int8 rows (R, D) and scales (R, 1); rows * scales is within half a scale of the table.
+    """
+    return _quantize(table, axis=1, levels=TABLE_LEVELS)
+
+
+def quantize_columns(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Quantise a weight matrix with one scale per output channel.
+
+    Args:
+        weights: (inputs, outputs).
+
+    Returns:
+        int8 values (inputs, outputs) in [-64, 64] and scales (outputs,).
+    """
+    values, scales = _quantize(weights, axis=0, levels=WEIGHT_LEVELS)
+    return values, scales[0]
+
+
+def _quantize(array: Floats, *, axis: int, levels: int) -> tuple[NDArray[np.int8], Floats]:
+    scales = np.abs(array).max(axis=axis, keepdims=True) / levels
+    values = np.rint(array / np.where(scales > 0, scales, 1.0))
+    return values.astype(np.int8), scales.astype(np.float32)
+
+
+def _find_tables(
+    graph: onnx.GraphProto, initializers: dict[str, onnx.TensorProto]
+) -> frozenset[str]:
+    """Float matrices of many rows whose every use is a lookup of rows."""
+    tables = {name for name, tensor in initializers.items() if _is_float_matrix(tensor)}
+    tables = {name for name in tables if initializers[name].dims[0] >= _LEAST_ROWS}
+    for node in _all_nodes(graph):
+        for position, name in enumerate(node.input):
+            is_lookup = node.op_type == "Gather" and position == 0 and _attribute(node, "axis") == 0
+            if name in tables and not is_lookup:
+                tables.discard(name)
+    return frozenset(tables)
+
+
+def _find_weights(
+    graph: onnx.GraphProto, initializers: dict[str, onnx.TensorProto]
+) -> dict[str, bool]:
+    """Float matrices whose every use is the right side of a product: name -> is transposed."""
+    weights: dict[str, bool] = {}
+    other: set[str] = set()
+    for node in _all_nodes(graph):
+        for position, name in enumerate(node.input):
+            if name not in initializers or not _is_float_matrix(initializers[name]):
+                continue
+            if position == 1 and _is_product(node):
+                weights[name] = bool(_attribute(node, "transB"))
+            else:
+                other.add(name)
+    return {name: flag for name, flag in weights.items() if name not in other}
+
+
+def _is_product(node: onnx.NodeProto) -> bool:
+    """Whether a node is x @ W, or x @ W + b without factors."""
+    if node.op_type == "MatMul":
+        return True
+    is_plain = _attribute(node, "alpha", 1.0) == 1.0 == _attribute(node, "beta", 1.0)
+    return node.op_type == "Gemm" and is_plain and not _attribute(node, "transA")
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of inner graphs included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _all_nodes(attribute.g)
+
+
+def _is_float_matrix(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: float = 0) -> float:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return float(helper.get_attribute_value(attribute))
+    return default
+
+
+def _look_up_rows(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Gather of int8 rows times Gather of their scales."""
+    table, ids = node.input
+    base = node.name
+    return [
+        helper.make_node("Gather", [f"{table}.rows", ids], [f"{base}.int8"], f"{base}.rows"),
+        helper.make_node(
+            "Cast", [f"{base}.int8"], [f"{base}.float"], f"{base}.cast", to=TensorProto.FLOAT
+        ),
+        helper.make_node("Gather", [f"{table}.scales", ids], [f"{base}.scale"], f"{base}.scales"),
+        helper.make_node("Mul", [f"{base}.float", f"{base}.scale"], list(node.output), base),
+    ]
+
+
+def _multiply_int8(node: onnx.NodeProto, scaled: dict[str, str]) -> list[onnx.NodeProto]:
+    """X @ W as int8 products; x is quantised once for all products that read it.
+
+    Args:
+        node: MatMul, or Gemm with its bias.
+        scaled: Activations quantised so far -> prefix of their names; updated.
+    """
+    x, weights = node.input[0], node.input[1]
+    base, nodes = node.name, []
+    if x not in scaled:
+        scaled[x] = f"{x}.u8"
+        nodes.append(
+            helper.make_node(
+                "DynamicQuantizeLinear",
+                [x],
+                [scaled[x], f"{scaled[x]}.scale", f"{scaled[x]}.zero"],
+                f"{x}.quantize",
+            )
+        )
+    u8 = scaled[x]
+    has_bias = len(node.input) > 2
+    product = f"{base}.product" if has_bias else node.output[0]
+    nodes += [
+        helper.make_node(
+            "MatMulInteger", [u8, f"{weights}.int8", f"{u8}.zero"], [f"{base}.int32"], f"{base}.int"
+        ),
+        helper.make_node(
+            "Cast", [f"{base}.int32"], [f"{base}.float"], f"{base}.cast", to=TensorProto.FLOAT
+        ),
+        helper.make_node(
+            "Mul", [f"{u8}.scale", f"{weights}.scales"], [f"{base}.scale"], f"{base}.scales"
+        ),
+        helper.make_node("Mul", [f"{base}.float", f"{base}.scale"], [product], f"{base}.rescale"),
+    ]
+    if has_bias:
+        nodes.append(
+            helper.make_node("Add", [product, node.input[2]], list(node.output), f"{base}.bias")
+        )
+    return nodes
+
+
+def _replace(
+    graph: onnx.GraphProto, tensor: onnx.TensorProto, parts: dict[str, NDArray[np.generic]]
+) -> None:
+    """Replace an initialiser by its parts, `NAME.PART`."""
+    graph.initializer.remove(tensor)
+    for part, array in parts.items():
+        named = numpy_helper.from_array(np.ascontiguousarray(array), f"{tensor.name}.{part}")
+        graph.initializer.append(named)
