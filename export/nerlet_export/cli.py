@@ -1,0 +1,67 @@
+"""The `nerlet-export` command: train, convert."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from nerlet.errors import NerletError
+from nerlet_export.settings import read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when done, 2 on bad input with one line that says what."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(options.run(options))
+    except NerletError as error:
+        print(f"nerlet-export: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nerlet-export", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a model as a TOML file describes it")
+    train.add_argument("settings", metavar="RUN.toml")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last state")
+    train.add_argument("--threads", type=int, help="PyTorch's threads, instead of the file's")
+    train.set_defaults(run=_train)
+    convert = commands.add_parser("convert", help="turn a checkpoint into a verified bundle")
+    convert.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
+    convert.add_argument("bundle", metavar="OUT_DIR")
+    convert.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    convert.add_argument("--dev", metavar="DIR", help="labelled files that int8 must hold on")
+    convert.add_argument("--threshold", type=float, help="the bundle's own threshold")
+    convert.add_argument("--name", help="name of the model (default: the checkpoint folder's)")
+    convert.add_argument("--license", help="licence of the weights")
+    convert.add_argument("--origin", help="where the weights come from, in a sentence")
+    convert.set_defaults(run=_convert)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from nerlet_export.train import train
+
+    settings = read_settings(options.settings)
+    if options.threads is not None:
+        settings = replace(settings, threads=options.threads)
+    train(settings, resume=options.resume)
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from nerlet_export.convert import About, convert
+
+    about = About(options.name, options.origin, options.license, options.threshold)
+    convert(
+        options.checkpoint,
+        options.bundle,
+        precision=options.precision,
+        about=about,
+        dev=options.dev,
+    )
+    return 0

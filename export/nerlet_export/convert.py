@@ -1,0 +1,214 @@
+"""Checkpoint -> verified bundle: the whole export, in the order in which it happens.
+
+read -> trace -> check signature -> compare with PyTorch -> quantise -> check -> measure drift ->
+(compare F1 on labelled data) -> write. Nothing is written before everything has passed.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+import nerlet
+from nerlet.bundle import count_positions
+from nerlet.errors import GraphError, InputError
+from nerlet.evaluate import average_f1, evaluate, list_datasets, read_dataset
+from nerlet.manifest import (
+    CONFIG_NAME,
+    GRAPH_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+    Manifest,
+    SpecialToken,
+    record_file,
+    write_manifest,
+)
+from nerlet_export import verify
+from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_tokenizer
+from nerlet_export.config import write_model_config
+from nerlet_export.graph import build_graph, write_graph
+from nerlet_export.predict import TorchPredictor
+from nerlet_export.quantize import quantize_graph
+
+logger = logging.getLogger(__name__)
+
+CARD_NAME = "training.json"
+_FILES = (CONFIG_NAME, TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, GRAPH_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the bundle says of itself; None: what the checkpoint's training card says."""
+
+    name: str | None = None
+    origin: str | None = None
+    license: str | None = None
+    threshold: float | None = None
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    precision: str = "int8",
+    about: About | None = None,
+    dev: Path | str | None = None,
+) -> Manifest:
+    """Convert a checkpoint to a bundle.
+
+    Args:
+        source: Checkpoint directory, the reference's layout.
+        target: Directory of the bundle; its files are replaced only when everything has passed.
+        precision: "int8" or "fp32".
+        about: Name, origin, licence and threshold of the bundle.
+        dev: Labelled files: int8 must not lose more than `verify.MAX_F1_LOSS` points of average
+            F1 on them against PyTorch.
+
+    Returns:
+        The manifest written.
+
+    Raises:
+        BundleError: The checkpoint cannot be read.
+        GraphError: The graph is not the model; nothing is written.
+        InputError: `precision` is unknown.
+    """
+    if precision not in ("int8", "fp32"):
+        raise InputError(f"precision is {precision!r}, expected 'int8' or 'fp32'")
+    source, target = Path(source), Path(target)
+    checkpoint = load_checkpoint(source)
+    card = _read_card(source)
+    about = _complete(about or About(), card, source)
+    graph, report = _build_verified(checkpoint, precision, about.threshold or 0.5)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        fresh = Path(folder) / "bundle"
+        fresh.mkdir()
+        write_graph(graph, fresh / GRAPH_NAME)
+        write_model_config(fresh, checkpoint.model.config)
+        save_tokenizer(fresh, checkpoint)
+        manifest = _describe(checkpoint, fresh, precision, about, report, card)
+        write_manifest(fresh, manifest)
+        if dev is not None:
+            figures = _compare_f1(checkpoint, fresh, Path(dev), about.threshold)
+            manifest = _describe(
+                checkpoint, fresh, precision, about, report, {**card, "int8_check": figures}
+            )
+            write_manifest(fresh, manifest)
+        for path in fresh.iterdir():
+            shutil.move(path, target / path.name)
+    total = sum(record.bytes for record in manifest.files.values())
+    logger.info("%s: %s, %.1f MB", target, precision, total / 1e6)
+    return manifest
+
+
+def _build_verified(
+    checkpoint: Checkpoint, precision: str, threshold: float
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Build the graph asked for; what verification found goes to the log and into the manifest."""
+    config = checkpoint.model.config
+    graph = build_graph(checkpoint)
+    verify.check_signature(graph, config)
+    exact = verify.compare_float(checkpoint, graph)
+    logger.info(
+        "float graph against PyTorch: largest difference of a logit %.2e (allowed %.2e), %d logits",
+        exact.max_difference,
+        exact.tolerance,
+        exact.cells,
+    )
+    report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
+    if precision == "fp32":
+        return graph, report
+    quantised = quantize_graph(graph)
+    verify.check_signature(quantised, config)
+    drift = verify.measure_drift(checkpoint, graph, quantised, threshold=threshold)
+    logger.info(
+        "int8 against float: score drift %.4f mean, %.3f max; logit error %.3f of their deviation; "
+        "entity agreement F1 %.3f over %d entities at threshold %g",
+        drift.mean_score_drift,
+        drift.max_score_drift,
+        drift.logit_error,
+        drift.entity_agreement,
+        drift.entities,
+        drift.threshold,
+    )
+    report["int8"] = verify.as_figures(drift)
+    return quantised, report
+
+
+def _describe(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: str,
+    about: About,
+    report: dict[str, Any],
+    card: dict[str, Any],
+) -> Manifest:
+    config = checkpoint.model.config
+    pieces = checkpoint.pieces
+    return Manifest(
+        name=about.name or folder.name,
+        origin=about.origin or "",
+        license=about.license or "",
+        precision=precision,
+        max_width=config.max_width,
+        max_len=config.max_len,
+        max_types=config.max_types,
+        max_positions=count_positions(config.encoder),
+        threshold=about.threshold,
+        special_tokens={
+            "ent": SpecialToken(config.ent_token, pieces.ent_id),
+            "sep": SpecialToken(config.sep_token, pieces.sep_id),
+        },
+        word_shapes=config.word_shapes,
+        label_attention=config.label_attention,
+        files={name: record_file(folder / name) for name in _FILES},
+        figures=card,
+        verification=report,
+    )
+
+
+def _compare_f1(
+    checkpoint: Checkpoint, bundle: Path, dev: Path, threshold: float | None
+) -> dict[str, Any]:
+    """Average F1 of PyTorch and of the bundle on labelled files.
+
+    Raises:
+        GraphError: The bundle loses more than allowed.
+    """
+    chosen = 0.5 if threshold is None else threshold
+    datasets = [read_dataset(path) for path in list_datasets(dev)]
+    exact = TorchPredictor(checkpoint, threshold=chosen)
+    model = nerlet.load(bundle)
+    before = 100 * average_f1([evaluate(exact, dataset) for dataset in datasets])
+    after = 100 * average_f1([evaluate(model.predict_words, dataset) for dataset in datasets])
+    logger.info("average F1 on %s: PyTorch %.2f, bundle %.2f", dev, before, after)
+    if before - after > verify.MAX_F1_LOSS:
+        raise GraphError(
+            f"the bundle's average F1 on {dev} is {after:.2f}, PyTorch's {before:.2f}: more than "
+            f"{verify.MAX_F1_LOSS} points lost, nothing is written; convert with --precision fp32"
+        )
+    return {"data": dev.name, "torch_f1": round(before, 2), "bundle_f1": round(after, 2)}
+
+
+def _read_card(source: Path) -> dict[str, Any]:
+    path = source / CARD_NAME
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return card
+
+
+def _complete(about: About, card: dict[str, Any], source: Path) -> About:
+    """Fill what was not said from the training card, or from the checkpoint's own name."""
+    threshold = about.threshold if about.threshold is not None else card.get("threshold")
+    encoder = card.get("encoder")
+    trained = f"trained by nerlet-export from {encoder}" if encoder else None
+    return About(
+        name=about.name or source.resolve().name,
+        origin=about.origin or trained or f"converted from the checkpoint {source.resolve().name}",
+        license=about.license or "unknown: that of the checkpoint",
+        threshold=threshold,
+    )

@@ -1,0 +1,218 @@
+"""Is the graph the model? Signature and float logits must agree; int8 drift is measured.
+
+Limits stand in one table below. A graph that fails is not written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from nerlet.batch import Tensor
+from nerlet.decode import Span, select_spans
+from nerlet.errors import GraphError
+from nerlet.evaluate import count_matches
+from nerlet.scores import find_candidates, sigmoid
+from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.config import ModelConfig
+from nerlet_export.graph import INPUTS, OUTPUT, SHAPES_INPUT
+from nerlet_export.samples import Sample, draw_sample
+
+Floats = NDArray[np.float32]
+
+# The limits. Float: largest difference of a logit, absolute plus relative to its size.
+FLOAT_ATOL = 1e-4
+FLOAT_RTOL = 1e-5
+BATCHES = 12  # ragged batches of 1 to 5 texts that every graph is compared on
+MAX_F1_LOSS = 0.5  # points of F1 that int8 may lose against PyTorch on labelled data, if given
+
+
+@dataclass(frozen=True, slots=True)
+class FloatReport:
+    """Float graph against PyTorch.
+
+    Attributes:
+        max_difference: Largest difference of a logit over all compared cells.
+        tolerance: What was allowed at that cell.
+        cells: Logits compared.
+    """
+
+    max_difference: float
+    tolerance: float
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Int8 graph against float graph on the same prompts.
+
+    Attributes:
+        mean_score_drift: Mean absolute difference of a score.
+        max_score_drift: Largest one.
+        logit_error: Root mean square difference of logits over their standard deviation.
+        entity_agreement: F1 of the int8 graph's entities, the float graph's taken as truth, at
+            `threshold`; 1 where neither finds any.
+        entities: Entities that the float graph finds.
+        threshold: What counts as an entity.
+    """
+
+    mean_score_drift: float
+    max_score_drift: float
+    logit_error: float
+    entity_agreement: float
+    entities: int
+    threshold: float
+
+
+def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
+    """Check names, element types, ranks and dynamic axes.
+
+    Raises:
+        GraphError: Something differs; the message says what.
+    """
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    found = {value.name: value for value in model.graph.input if value.name not in defaults}
+    if list(found) != list(INPUTS):
+        raise GraphError(f"graph inputs are {list(found)}, expected {list(INPUTS)}")
+    for name, (dtype, axes) in INPUTS.items():
+        _check_value(found[name], dtype, axes)
+    optional = [value.name for value in model.graph.input if value.name in defaults]
+    expected = [SHAPES_INPUT] if config.word_shapes else []
+    if optional != expected:
+        raise GraphError(f"optional graph inputs are {optional}, expected {expected}")
+    (output,) = model.graph.output
+    if output.name != OUTPUT:
+        raise GraphError(f"graph output is {output.name!r}, expected {OUTPUT!r}")
+    axes_out = ("batch", "words", config.max_width, "labels")
+    _check_value(output, onnx.TensorProto.FLOAT, axes_out)
+
+
+def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, ...]) -> None:
+    tensor = value.type.tensor_type
+    found = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
+    if (tensor.elem_type, found) != (dtype, axes):
+        raise GraphError(
+            f"{value.name}: element type {tensor.elem_type} and axes {found}, expected {dtype} "
+            f"and {axes}"
+        )
+
+
+def compare_float(checkpoint: Checkpoint, model: onnx.ModelProto) -> FloatReport:
+    """Compare a float graph with PyTorch on ragged batches.
+
+    Raises:
+        GraphError: A logit differs by more than the tolerance, or a shape differs.
+    """
+    session = open_session(model)
+    worst = FloatReport(0.0, FLOAT_ATOL, 0)
+    for seed in range(BATCHES):
+        sample = draw_sample(checkpoint, seed=seed + 1, size=1 + seed % 5)
+        expected = run_torch(checkpoint, sample.feeds)
+        found = run_graph(session, sample.feeds)
+        if found.shape != expected.shape:
+            raise GraphError(f"logits have shape {found.shape}, PyTorch's {expected.shape}")
+        known = known_cells(sample)
+        difference = np.abs(found - expected)[known]
+        allowed = FLOAT_ATOL + FLOAT_RTOL * np.abs(expected)[known]
+        place = int((difference - allowed).argmax())
+        if not difference[place] <= allowed[place]:
+            raise GraphError(
+                f"the float graph differs from PyTorch: a logit by {difference[place]:.2e}, "
+                f"allowed {allowed[place]:.2e} (batch {seed}); the graph is not written"
+            )
+        top = int(difference.argmax())
+        cells = worst.cells + len(difference)
+        if difference[top] >= worst.max_difference:
+            worst = FloatReport(float(difference[top]), float(allowed[top]), cells)
+        else:
+            worst = FloatReport(worst.max_difference, worst.tolerance, cells)
+    return worst
+
+
+def measure_drift(
+    checkpoint: Checkpoint,
+    float_graph: onnx.ModelProto,
+    int8_graph: onnx.ModelProto,
+    *,
+    threshold: float,
+) -> DriftReport:
+    """Measure what quantisation changes, one text a run as the runtime does on the CPU."""
+    sessions = [open_session(float_graph), open_session(int8_graph)]
+    exact, rough = [], []
+    agreement = count_matches((), ())
+    for seed in range(8 * BATCHES):
+        sample = draw_sample(checkpoint, seed=1000 + seed, size=1)
+        logits = [run_graph(session, sample.feeds) for session in sessions]
+        known = known_cells(sample)
+        exact.append(logits[0][known])
+        rough.append(logits[1][known])
+        spans = [{_key(s) for s in find_spans(own[0], threshold)} for own in logits]
+        agreement += count_matches(spans[0], spans[1])
+    a, b = np.concatenate(exact), np.concatenate(rough)
+    drift = np.abs(sigmoid(a) - sigmoid(b))
+    return DriftReport(
+        mean_score_drift=float(drift.mean()),
+        max_score_drift=float(drift.max()),
+        logit_error=float(np.sqrt(np.mean((a - b) ** 2)) / max(float(a.std()), 1e-9)),
+        entity_agreement=agreement.f1 if agreement.found + agreement.annotated else 1.0,
+        entities=agreement.annotated,
+        threshold=threshold,
+    )
+
+
+def find_spans(logits: Floats, threshold: float) -> list[Span]:
+    """Decode one text's logits (L, K, C), flat."""
+    candidates = find_candidates(logits, threshold=threshold)
+    return select_spans(candidates, nested=False, multi_label=False)
+
+
+def _key(span: Span) -> tuple[int, int, int]:
+    return span.start, span.end, span.label
+
+
+def open_session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
+    """Open a graph on the CPU, quietly."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run_graph(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> Floats:
+    """Logits of a batch, (B, L, K, C)."""
+    logits: Floats = session.run([OUTPUT], dict(feeds))[0]
+    return logits
+
+
+def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
+    """The same from PyTorch."""
+    with torch.inference_mode():
+        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        logits: Floats = checkpoint.model(**tensors).numpy()
+    return logits
+
+
+def known_cells(sample: Sample) -> NDArray[np.bool_]:
+    """Which cells of the logits mean something: spans in the text, labels in the prompt."""
+    mask = sample.feeds["span_mask"].astype(np.bool_)
+    lengths = sample.feeds["text_lengths"]
+    K = mask.shape[1] // int(lengths.max())
+    spans = mask.reshape(len(mask), -1, K)  # (B, L, K)
+    counts = np.array([len(labels) for labels in sample.labels])
+    is_label = np.arange(counts.max())[None, :] < counts[:, None]  # (B, C)
+    known: NDArray[np.bool_] = spans[..., None] & is_label[:, None, None, :]
+    return known
+
+
+def as_figures(report: FloatReport | DriftReport) -> dict[str, object]:
+    """A report as plain values for the manifest."""
+    return {key: _rounded(value) for key, value in asdict(report).items()}
+
+
+def _rounded(value: float | int) -> float | int:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
