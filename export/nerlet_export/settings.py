@@ -11,7 +11,7 @@ from nerlet_export.corpus import Sampling
 
 _Kind = TypeVar("_Kind")
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ step's examples follow from (seed, step), so a resumed run sees what an unbroken
 import json
 import logging
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +16,33 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nerlet.evaluate import average_f1, judge, list_datasets, mean_f1_by_threshold, read_dataset
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
 from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
+from nerlet_export.dev import Dev, measure
 from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
-from nerlet_export.predict import TorchPredictor, prompt_layout
+from nerlet_export.precision import autocast
+from nerlet_export.predict import prompt_layout
+from nerlet_export.runstate import RunState
 from nerlet_export.settings import Optimization, Settings
 
 logger = logging.getLogger(__name__)
 
-STATE_NAME = "state.pt"
 CARD_NAME = "training.json"
 # Batches drawn together, then sorted by length and cut, so that texts of a batch are alike.
 _POOL_BATCHES = 8
-_THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(2, 19))
 
 
-@dataclass(frozen=True, slots=True)
-class Dev:
-    """F1 on dev: the best threshold, the mean over files there and at 0.5, and each file's."""
-
-    threshold: float
-    f1: float
-    f1_at_half: float
-    by_file: dict[str, float]
-
-
-def train(settings: Settings, *, resume: bool = False) -> Dev | None:
+def train(
+    settings: Settings, *, resume: bool = False, on_step: Callable[[int], object] | None = None
+) -> Dev | None:
     """Train, and leave the last checkpoint in `last`, the best on dev in `best`.
 
     Args:
         settings: The run.
         resume: Go on from the run's own last state, if there is one.
+        on_step: Called with the number of steps done after each.
 
     Returns:
         The last measurement on dev; None without dev data.
@@ -63,18 +54,21 @@ def train(settings: Settings, *, resume: bool = False) -> Dev | None:
     checkpoint = _start(settings)
     model = checkpoint.model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
-    state = _State.load(settings.directory, model, optimizer) if resume else _State()
+    state = RunState.load(settings.directory, model, optimizer) if resume else RunState()
     corpus = load_corpus(settings, checkpoint)
     layout = prompt_layout(checkpoint)
     mixture = settings.data.mixture or {s: float(len(r)) for s, r in corpus.rows.items()}
     steps = settings.optimization.steps
     dev = None
-    with tqdm(total=steps, initial=state.step, unit="step", smoothing=0.05) as bar:
+    with progress_bar(steps, state.step) as bar:
         for batch in _batches(corpus, mixture, layout, settings, state.step):
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
             state.count(batch, loss)
             bar.update()
-            bar.set_postfix_str(f"loss {state.loss:.3f}, {state.words_per_second():.0f} words/s")
+            if on_step is not None:
+                on_step(state.step)
+            speed = f"{state.words_per_second():.0f} words/s"
+            bar.set_postfix_str(f"loss {state.loss:.3f}, {speed}", refresh=False)
             is_last = state.step >= steps
             if settings.data.dev and (is_last or state.step % settings.dev_every == 0):
                 dev = measure(checkpoint, settings)
@@ -86,6 +80,14 @@ def train(settings: Settings, *, resume: bool = False) -> Dev | None:
     save_checkpoint(settings.directory / "last", checkpoint)
     _write_card(settings.directory / "last", settings, state, dev)
     return dev
+
+
+def progress_bar(steps: int, done: int) -> "tqdm[None]":
+    """A bar on stderr; into a file, a line a minute."""
+    every = 0.5 if sys.stderr.isatty() else 60.0
+    return tqdm(
+        total=steps, initial=done, unit="step", smoothing=0.05, mininterval=every, maxinterval=every
+    )
 
 
 def train_step(
@@ -101,7 +103,7 @@ def train_step(
     rate = schedule(step, options.steps, options.warm_up)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * rate
-    with _autocast(settings, batch.words.device):
+    with autocast(settings.precision, batch.words.device):
         logits = model.score_batch(batch)
     loss = span_loss(logits, batch, positive_weight=options.positive_weight)
     optimizer.zero_grad(set_to_none=True)
@@ -173,75 +175,6 @@ def _batches(
         pool, skip = pool + 1, 0
 
 
-class _State:
-    """Where a run stands: step, examples and words seen, smoothed loss, best F1, seconds spent."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.examples = 0
-        self.words = 0
-        self.loss = math.nan
-        self.best_f1 = -1.0
-        self.seconds = 0.0
-        self._began = time.monotonic()
-        self._began_words = 0
-
-    def count(self, batch: Batch, loss: float) -> None:
-        """Count one step."""
-        self.step += 1
-        self.examples += len(batch.lengths)
-        self.words += int(batch.lengths.sum())
-        self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
-
-    def words_per_second(self) -> float:
-        """Words a second since the run began or resumed."""
-        return (self.words - self._began_words) / max(time.monotonic() - self._began, 1e-9)
-
-    def total_seconds(self) -> float:
-        """Seconds spent, over all parts of the run."""
-        return self.seconds + time.monotonic() - self._began
-
-    def save(self, directory: Path, model: SpanModel, optimizer: torch.optim.Optimizer) -> None:
-        """Write everything that an exact resume needs; the old state stays until it is written."""
-        directory.mkdir(parents=True, exist_ok=True)
-        values = {
-            "counters": {
-                "step": self.step,
-                "examples": self.examples,
-                "words": self.words,
-                "loss": self.loss,
-                "best_f1": self.best_f1,
-                "seconds": self.total_seconds(),
-            },
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-        fresh = directory / (STATE_NAME + ".new")
-        torch.save(values, fresh)
-        fresh.replace(directory / STATE_NAME)
-
-    @classmethod
-    def load(cls, directory: Path, model: SpanModel, optimizer: torch.optim.Optimizer) -> "_State":
-        """Read the state of a run into its model and optimiser; a fresh one where there is none."""
-        state = cls()
-        path = directory / STATE_NAME
-        if not path.exists():
-            logger.warning("%s: nothing to resume, the run starts anew", directory)
-            return state
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(values["model"])
-        optimizer.load_state_dict(values["optimizer"])
-        torch.set_rng_state(values["random"])
-        if values["cuda_random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(values["cuda_random"])
-        for name, value in values["counters"].items():
-            setattr(state, name, value)
-        state._began_words = state.words
-        return state
-
-
 def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
     path = Path(settings.data.train)
@@ -252,27 +185,7 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     return corpus
 
 
-def measure(checkpoint: Checkpoint, settings: Settings) -> Dev:
-    """Measure F1 on the run's dev files at every threshold of a grid."""
-    device = next(checkpoint.model.eval().parameters()).device
-    predict = TorchPredictor(checkpoint, threshold=_THRESHOLDS[0])
-    judgements = []
-    for path in list_datasets(settings.data.dev):
-        dataset = read_dataset(path).first(settings.data.dev_sentences)
-        with _autocast(settings, device):
-            judgements.append(judge(predict, dataset))
-    curve = mean_f1_by_threshold(judgements, _THRESHOLDS)
-    best = int(np.argmax(curve))
-    at_best = [judgement.scores(_THRESHOLDS[best]) for judgement in judgements]
-    return Dev(
-        threshold=_THRESHOLDS[best],
-        f1=average_f1(at_best),
-        f1_at_half=mean_f1_by_threshold(judgements, [0.5])[0],
-        by_file={scores.name: scores.total.f1 for scores in at_best},
-    )
-
-
-def _record(settings: Settings, checkpoint: Checkpoint, state: _State, dev: Dev) -> None:
+def _record(settings: Settings, checkpoint: Checkpoint, state: RunState, dev: Dev) -> None:
     """Log a measurement, and keep the checkpoint where it is the best so far."""
     line = {
         "step": state.step,
@@ -294,7 +207,7 @@ def _record(settings: Settings, checkpoint: Checkpoint, state: _State, dev: Dev)
         _write_card(settings.directory / "best", settings, state, dev)
 
 
-def _write_card(directory: Path, settings: Settings, state: _State, dev: Dev | None) -> None:
+def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev | None) -> None:
     """Write what the checkpoint's bundle will say of its origin."""
     card: dict[str, Any] = {
         "encoder": settings.encoder or settings.start,
@@ -323,13 +236,3 @@ def _device(settings: Settings) -> torch.device:
     if settings.device != "auto":
         return torch.device(settings.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _autocast(settings: Settings, device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision on CUDA, plain fp32 on the CPU unless the run says otherwise."""
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -1,0 +1,168 @@
+"""A run learns, resumes exactly, and reads its settings strictly."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nerlet.errors import InputError
+from nerlet_export import train as training
+from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
+from nerlet_export.data import Example, make_batch
+from nerlet_export.loss import span_loss
+from nerlet_export.predict import TorchPredictor, prompt_layout
+from nerlet_export.settings import Data, Optimization, Settings, read_settings
+from nerlet_export.tiny import make_checkpoint
+
+NAMES = ["Ann", "Bob", "Eve", "Dan"]
+CITIES = ["Rome", "Oslo", "Lima", "Bonn"]
+
+
+def write_rows(path, count=64):
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(count):
+        name, city = rng.choice(NAMES), rng.choice(CITIES)
+        words = [*(["so"] * int(rng.integers(1, 4))), name, "is", "in", city]
+        ner = [[len(words) - 4, len(words) - 4, "person"], [len(words) - 1] * 2 + ["city"]]
+        lines.append({"tokenized_text": words, "ner": ner, "source": "toy", "negatives": "closed"})
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path):
+    torch.set_num_threads(1)
+    data = write_rows(tmp_path / "train.jsonl")
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    write_rows(dev / "toy.jsonl", 8)
+    words = [w.lower() for w in [*NAMES, *CITIES, "so", "is", "in"]] + NAMES + CITIES
+    start = make_checkpoint("bert", words=words, dropout=0.1, word_shapes=True)
+    save_checkpoint(tmp_path / "start", start)
+    return Settings(
+        directory=tmp_path / "run",
+        start=str(tmp_path / "start"),
+        data=Data(train=str(data), dev=str(dev)),
+        optimization=Optimization(
+            steps=12, batch_pieces=60, encoder_lr=3e-3, head_lr=1e-2, warm_up=0.1
+        ),
+        save_every=5,
+        dev_every=6,
+        device="cpu",
+    )
+
+
+def test_a_run_learns_its_rows(settings):
+    longer = replace(settings, optimization=replace(settings.optimization, steps=250))
+    dev = training.train(longer)
+    assert dev is not None
+    assert dev.f1_at_half > 0.9
+    predict = TorchPredictor(load_checkpoint(longer.directory / "last"), threshold=0.5)
+    (spans,) = predict([["so", "Eve", "is", "in", "Lima"]], ["city", "person"])
+    assert [(s.start, s.end, s.label) for s in spans] == [(1, 2, 1), (4, 5, 0)]
+
+
+def test_resume_is_exact(settings, tmp_path):
+    """Stopped after 5 of 12 steps and resumed, weights equal an unbroken run's to the bit."""
+    training.train(settings)
+    broken = replace(settings, directory=tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(broken, resume=False, on_step=_stop_at(7))
+    training.train(broken, resume=True)
+    whole = load_checkpoint(settings.directory / "last").model.state_dict()
+    pieced = load_checkpoint(broken.directory / "last").model.state_dict()
+    assert all(torch.equal(whole[name], pieced[name]) for name in whole)
+
+
+def _stop_at(step):
+    def stop(current):
+        if current == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_another_seed_is_another_run(settings, tmp_path):
+    training.train(settings)
+    training.train(replace(settings, directory=tmp_path / "other", seed=1))
+    first = load_checkpoint(settings.directory / "last").model.state_dict()
+    second = load_checkpoint(tmp_path / "other" / "last").model.state_dict()
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_checkpoint_carries_its_card(settings):
+    dev = training.train(settings)
+    card = json.loads((settings.directory / "best" / "training.json").read_text())
+    assert card["threshold"] is not None
+    assert card["data"]["licenses"] == ["permissive"]
+    assert card["steps"] in (6, 12)
+    assert dev is not None
+
+
+def test_loss_is_binary_cross_entropy_over_known_cells():
+    checkpoint = make_checkpoint("bert")
+    example = Example([[5], [6]], [0, 0], ["a", "b"], [(0, 0, 1)], unsure=[(1, 0, 0)])
+    batch = make_batch([example], {"a": [7], "b": [8]}, prompt_layout(checkpoint))
+    logits = torch.randn(batch.targets.shape, generator=torch.Generator().manual_seed(0))
+    expected = 0.0
+    for span, label in [(0, 0), (0, 1), (1, 0), (1, 1), (4, 1)]:  # K = 4; (4, 0) is not known
+        score = 1 / (1 + math.exp(-logits[0, span, label]))
+        is_entity = (span, label) == (0, 1)
+        expected -= 3.0 * math.log(score) if is_entity else math.log(1 - score)
+    assert span_loss(logits, batch, positive_weight=3.0).item() == pytest.approx(expected, 1e-5)
+
+
+def test_schedule_rises_then_falls_along_a_cosine():
+    rates = [training.schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+    assert rates[:10] == sorted(rates[:10])
+
+
+def test_encoder_and_heads_have_their_own_rates():
+    model = make_checkpoint("bert", word_shapes=True).model
+    optimizer = training.make_optimizer(model, Optimization(encoder_lr=1e-5, head_lr=5e-5))
+    rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert rates[id(model.encoder.words.weight)] == 1e-5
+    assert rates[id(model.encoder.segments.weight)] == 5e-5
+    assert rates[id(model.heads.label.first.weight)] == 5e-5
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_batches_hold_like_lengths_and_the_budget(settings):
+    checkpoint = load_checkpoint(settings.start)
+    corpus = training.load_corpus(settings, checkpoint)
+    parts = training.step_examples(corpus, {"toy": 1.0}, settings, pool=3)
+    assert len(parts) == 8
+    sizes = [sum(example.size for example in part) for part in parts]
+    assert all(30 <= size <= 90 for size in sizes)
+    spread = [max(e.size for e in part) - min(e.size for e in part) for part in parts]
+    assert max(spread) <= 1
+
+
+def test_settings_refuse_unknown_keys(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('[run]\nencoder = "x"\n[data]\ntrain = "y"\ntypo = 1\n')
+    with pytest.raises(InputError, match=r"\[data\]: unknown key typo"):
+        read_settings(path)
+
+
+def test_settings_need_one_beginning(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('[data]\ntrain = "y"\n')
+    with pytest.raises(InputError, match="either `encoder`"):
+        read_settings(path)
+
+
+def test_the_default_run_file_is_valid():
+    from pathlib import Path
+
+    settings = read_settings(Path(__file__).parents[2] / "export" / "runs" / "small.toml")
+    assert settings.data.licenses == ("permissive",)
+    assert sum(settings.data.mixture.values()) == pytest.approx(1.0)
