@@ -9,7 +9,8 @@ A row's `negatives` says which types are certainly absent; nothing else is ever 
   together in a row);
 * per-service: the types of the row's services;
 * closure: the types of the source that are not in the row's `present`;
-* one-mention: the other types of the source, on the labelled spans alone.
+* one-mention: the other types of the source, on the labelled spans alone;
+* explicit: only the row's `explicit_negatives`, which count under every policy.
 
 Every choice follows from (seed, step), so a run resumes exactly from its step number.
 """
@@ -33,7 +34,7 @@ from nerlet_export.data import Example
 
 POLICIES = (
     "open", "open-partial", "closed", "partial", "closed-split", "per-service", "closure",
-    "one-mention",
+    "one-mention", "explicit",
 )  # fmt: skip
 _LOWER, _UPPER = word_shape("word"), word_shape("WORD")
 _CASED = {word_shape("word"), word_shape("Word"), word_shape("WORD"), word_shape("wOrD")}
@@ -197,6 +198,8 @@ def _make_row(
     pool = source
     if policy in ("open", "open-partial"):
         pool = "*"
+    elif policy == "explicit":
+        pool = f"{source}/none"
     elif policy == "closed-split":
         pool = f"{source}/{halves[min(present)] if present else 'none'}"
     elif policy == "per-service":
@@ -219,7 +222,9 @@ def _service_pool(source: str, services: Sequence[str]) -> str:
 
 def _pools_of(row: Row) -> set[str]:
     """The pools that a row's types belong to; of which of several services each is, is not said."""
-    return {"*", row.source} if "+" in row.pool else {"*", row.source, row.pool}
+    if "+" in row.pool or row.policy == "explicit":
+        return {"*", row.source}
+    return {"*", row.source, row.pool}
 
 
 def _name_halves(raw: Sequence[Mapping[str, Any]]) -> dict[str, str]:

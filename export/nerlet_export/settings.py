@@ -21,6 +21,7 @@ class Data:
     Attributes:
         train: JSON lines in the training format, perhaps gzipped.
         mixture: Weight of each source; empty for every row alike.
+        derive_dates: Whether to make the sources "dates" and "dates-none" out of the others.
         licenses: Licence classes of rows that may be used.
         dev: Folder of labelled files, F1 on which chooses checkpoint and threshold; "" for none.
         dev_sentences: Sentences read of each dev file, in the order of the file.
@@ -28,6 +29,7 @@ class Data:
 
     train: str
     mixture: Mapping[str, float] = field(default_factory=dict)
+    derive_dates: bool = False
     licenses: tuple[str, ...] = ("permissive",)
     dev: str = ""
     dev_sentences: int = 100

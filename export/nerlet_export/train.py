@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
 from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
+from nerlet_export.derive import derive_dates
 from nerlet_export.dev import Dev, measure
 from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
@@ -178,7 +179,9 @@ def _batches(
 def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
     path = Path(settings.data.train)
-    rows = read_rows(path, licenses=settings.data.licenses)
+    rows = list(read_rows(path, licenses=settings.data.licenses))
+    if settings.data.derive_dates:
+        rows += derive_dates(rows)
     max_words = checkpoint.model.config.max_len
     corpus = build_corpus(rows, checkpoint.pieces, max_words=max_words)
     logger.info("%s: %d words, %d sources", path, corpus.words, len(corpus.rows))

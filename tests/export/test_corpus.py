@@ -49,6 +49,8 @@ ROWS = [
     row("two of", [[0, 0, "pair"]], source="u", negatives="one-mention"),
     row("web of", [[0, 0, "subject"]], source="b", negatives="partial"),
     row("net of", [[0, 0, "object"]], source="b", negatives="partial"),
+    row("it is", [[0, 0, "kept"]], source="e", negatives="explicit", explicit_negatives=["absent"]),
+    row("so it", [[0, 0, "other"]], source="e", negatives="explicit"),
 ]
 
 
@@ -75,6 +77,7 @@ def labels_asked(corpus, source, index):
         ("t", 0, {"color"}),
         ("g", 0, {"ride"}),
         ("g", 2, {"ride", "flight"}),
+        ("e", 0, {"kept", "absent"}),
         ("h", 0, {"p1", "p2", "p3"}),
         ("h", 1, {"q1"}),
         ("w", 0, {"cat", "dog"}),  # never "animal": a cat is one
