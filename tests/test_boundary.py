@@ -12,11 +12,9 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "optimum", "onnx", "gliner", "huggingface_hub", "nerlet_export"]
 
 _PROBE = """
-import json, sys, time
-start = time.perf_counter()
+import json, sys
 import nerlet
-taken = time.perf_counter() - start
-print(json.dumps([taken, sorted({name.split(".")[0] for name in sys.modules})]))
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
@@ -28,20 +26,16 @@ print(sys.float_info.min / 2 > 0)
 """
 
 
-def probe_import() -> tuple[float, list[str]]:
+def probe_import() -> list[str]:
     result = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=True)
-    seconds, modules = json.loads(result.stdout)
-    return seconds, modules
+    modules: list[str] = json.loads(result.stdout)
+    return modules
 
 
 def test_import_brings_in_nothing_heavy():
-    _, modules = probe_import()
+    modules = probe_import()
     assert {"nerlet", "onnxruntime", "tokenizers"} <= set(modules)
     assert [name for name in HEAVY if name in modules] == []
-
-
-def test_import_takes_under_0_6_seconds():
-    assert min(probe_import()[0] for _ in range(3)) < 0.6
 
 
 def test_a_model_leaves_the_callers_arithmetic_alone(toy_path):

@@ -59,11 +59,18 @@ def corpus():
     return build_corpus(ROWS, make_checkpoint("bert").pieces, max_words=50)
 
 
+def draw(row, corpus, rng, sampling=PLAIN):
+    """One example of a row that always gives one."""
+    example = make_example(row, corpus, sampling, rng)
+    assert example is not None
+    return example
+
+
 def labels_asked(corpus, source, index):
     """Every label that many draws of one row ask for."""
     rng = np.random.default_rng(0)
     rows = corpus.rows[source]
-    asked = set()
+    asked: set[str] = set()
     for _ in range(60):
         example = make_example(rows[index], corpus, PLAIN, rng)
         asked.update(example.labels if example else ())
@@ -95,13 +102,13 @@ def test_open_rows_take_types_from_everywhere(corpus):
 
 
 def test_one_mention_rows_know_only_their_mention(corpus):
-    example = make_example(corpus.rows["u"][0], corpus, PLAIN, np.random.default_rng(0))
+    example = draw(corpus.rows["u"][0], corpus, np.random.default_rng(0))
     assert example.known_spans == [(0, 0)]
 
 
 def test_partial_rows_are_unsure_on_labelled_spans(corpus):
     rng = np.random.default_rng(0)
-    examples = [make_example(corpus.rows["b"][0], corpus, PLAIN, rng) for _ in range(20)]
+    examples = [draw(corpus.rows["b"][0], corpus, rng) for _ in range(20)]
     both = next(e for e in examples if len(e.labels) == 2)
     assert sorted(both.unsure) == [(0, 0, 0), (0, 0, 1)]
 
@@ -114,7 +121,7 @@ def test_crops_keep_entities_in_place():
     names = {tuple(ids): word for word, ids in zip(words, pieces.encode_units(words), strict=True)}
     rng = np.random.default_rng(1)
     for _ in range(50):
-        example = make_example(corpus.rows["s"][0], corpus, PLAIN, rng)
+        example = draw(corpus.rows["s"][0], corpus, rng)
         assert len(example.words) == PLAIN.crop_words
         for start, width, _ in example.positives:
             number = int(names[tuple(example.words[start])][1:])
@@ -126,7 +133,7 @@ def test_spans_wider_than_k_are_neither_targets_nor_negatives():
     wide = row("a b c d e f g h i j k l m n o", [[0, 13, "wide"], [14, 14, "thin"]])
     corpus = build_corpus([wide], make_checkpoint("bert").pieces, max_words=50)
     rng = np.random.default_rng(0)
-    examples = [make_example(corpus.rows["s"][0], corpus, PLAIN, rng) for _ in range(20)]
+    examples = [draw(corpus.rows["s"][0], corpus, rng) for _ in range(20)]
     assert {label for e in examples for label in e.labels} == {"thin"}
 
 
@@ -138,7 +145,7 @@ def test_long_rows_are_split_without_losing_words():
 
 def test_shapes_can_be_those_of_lower_cased_text(corpus):
     lower = Sampling(drop_type=0.0, lower_text=1.0, upper_text=0.0, no_shapes=0.0)
-    example = make_example(corpus.rows["s"][0], corpus, lower, np.random.default_rng(0))
+    example = draw(corpus.rows["s"][0], corpus, np.random.default_rng(0), lower)
     assert set(example.shapes) == {word_shape("ann")}
 
 

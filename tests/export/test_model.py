@@ -1,5 +1,7 @@
 """The two forms of the model agree, and the folded head is equation 1."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,12 @@ from nerlet_export.samples import Sample, draw_sample, make_prompt
 from nerlet_export.tiny import ENCODERS, make_checkpoint
 from nerlet_export.verify import known_cells, run_torch
 
-REFERENCE_HEAD = {"span_mode": "markerV0", "num_rnn_layers": 1, "hidden_size": 12}
-ISOLATED = {"label_attention": "isolated", "label_pooling": "mean", "word_shapes": True}
+REFERENCE_HEAD: dict[str, Any] = {"span_mode": "markerV0", "num_rnn_layers": 1, "hidden_size": 12}
+ISOLATED: dict[str, Any] = {
+    "label_attention": "isolated",
+    "label_pooling": "mean",
+    "word_shapes": True,
+}
 VARIANTS = [
     *((encoder, {}) for encoder in ENCODERS),
     *((encoder, REFERENCE_HEAD) for encoder in ENCODERS),
@@ -27,7 +33,8 @@ VARIANTS = [
 def packed_logits(checkpoint: Checkpoint, sample: Sample) -> np.ndarray:
     """The logits of a sample through the training form, (B, L * K, C)."""
     pieces = checkpoint.pieces
-    examples, label_pieces = [], {}
+    examples = []
+    label_pieces: dict[str, list[int]] = {}
     for text, labels in zip(sample.texts, sample.labels, strict=True):
         words = [word.text for word in split_words(text)]
         examples.append(

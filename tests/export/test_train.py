@@ -127,6 +127,7 @@ def test_schedule_rises_then_falls_along_a_cosine():
 
 def test_encoder_and_heads_have_their_own_rates():
     model = make_checkpoint("bert", word_shapes=True).model
+    assert model.encoder.segments is not None
     optimizer = training.make_optimizer(model, Optimization(encoder_lr=1e-5, head_lr=5e-5))
     rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
     assert rates[id(model.encoder.words.weight)] == 1e-5
