@@ -181,7 +181,7 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     path = Path(settings.data.train)
     rows = list(read_rows(path, licenses=settings.data.licenses))
     if settings.data.derive_dates:
-        rows += derive_dates(rows)
+        rows += list(derive_dates(rows))
     max_words = checkpoint.model.config.max_len
     corpus = build_corpus(rows, checkpoint.pieces, max_words=max_words)
     logger.info("%s: %d words, %d sources", path, corpus.words, len(corpus.rows))

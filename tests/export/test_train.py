@@ -147,6 +147,15 @@ def test_batches_hold_like_lengths_and_the_budget(settings):
     assert max(spread) <= 1
 
 
+def test_derived_dates_join_the_corpus(settings):
+    derived = replace(settings, data=replace(settings.data, derive_dates=True))
+    corpus = training.load_corpus(derived, load_checkpoint(settings.start))
+    assert {source: len(rows) for source, rows in corpus.rows.items()} == {
+        "toy": 64,
+        "dates-none": 64,
+    }
+
+
 def test_settings_refuse_unknown_keys(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text('[run]\nencoder = "x"\n[data]\ntrain = "y"\ntypo = 1\n')
