@@ -10,11 +10,14 @@ from nerlet_export.settings import read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when done, 2 on bad input with one line that says what."""
+    """Run the command; 0 when done, 2 on bad input with a line that says what, 130 when stopped."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        print("nerlet-export: stopped; `train` goes on with --resume", file=sys.stderr)  # noqa: T201
+        return 130
     except NerletError as error:
         print(f"nerlet-export: {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -1,9 +1,12 @@
-"""Where a training run stands, and how it is written and read so that it resumes exactly."""
+"""Where a training run stands, how it is written and read, and how it is asked to stop."""
 
 import logging
 import math
+import signal
+import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -84,3 +87,30 @@ class RunState:
             setattr(state, name, value)
         state._began_words = state.words
         return state
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into a request, so that a run stops between two steps.
+
+    Attributes:
+        is_requested: Whether a signal came.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.is_requested = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # others cannot handle signals
+            self._before = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        else:
+            self._before = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self.is_requested = True

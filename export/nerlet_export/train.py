@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from nerlet.errors import NerletError
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
 from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
@@ -25,7 +26,7 @@ from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
 from nerlet_export.precision import autocast
 from nerlet_export.predict import prompt_layout
-from nerlet_export.runstate import RunState
+from nerlet_export.runstate import RunState, StopRequest
 from nerlet_export.settings import Optimization, Settings
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,11 @@ def train(
         on_step: Called with the number of steps done after each.
 
     Returns:
-        The last measurement on dev; None without dev data.
+        The last measurement on dev; None without dev data, or where nothing was left to do.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the step under way was finished and saved first.
+        NerletError: The loss is not finite, or as in what reads models and rows.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -56,13 +61,18 @@ def train(
     model = checkpoint.model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
     state = RunState.load(settings.directory, model, optimizer) if resume else RunState()
+    steps = settings.optimization.steps
+    if state.step >= steps:
+        logger.info("%s: all %d steps are done", settings.directory, steps)
+        return None
     corpus = load_corpus(settings, checkpoint)
     layout = prompt_layout(checkpoint)
     mixture = settings.data.mixture or {s: float(len(r)) for s, r in corpus.rows.items()}
-    steps = settings.optimization.steps
     dev = None
-    with progress_bar(steps, state.step) as bar:
-        for batch in _batches(corpus, mixture, layout, settings, state.step):
+    batches = _batches(corpus, mixture, layout, settings, state.step)
+    with progress_bar(steps, state.step) as bar, StopRequest() as stop:
+        while state.step < steps:
+            batch = next(batches)
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
             state.count(batch, loss)
             bar.update()
@@ -74,10 +84,10 @@ def train(
             if settings.data.dev and (is_last or state.step % settings.dev_every == 0):
                 dev = measure(checkpoint, settings)
                 _record(settings, checkpoint, state, dev)
-            if is_last or state.step % settings.save_every == 0:
+            if is_last or stop.is_requested or state.step % settings.save_every == 0:
                 state.save(settings.directory, model, optimizer)
-            if is_last:
-                break
+            if stop.is_requested:
+                raise KeyboardInterrupt
     save_checkpoint(settings.directory / "last", checkpoint)
     _write_card(settings.directory / "last", settings, state, dev)
     return dev
@@ -107,6 +117,11 @@ def train_step(
     with autocast(settings.precision, batch.words.device):
         logits = model.score_batch(batch)
     loss = span_loss(logits, batch, positive_weight=options.positive_weight)
+    if not torch.isfinite(loss):
+        raise NerletError(
+            f"step {step}: the loss is {loss.item()}; lower encoder_lr and head_lr, or use fp32, "
+            "and resume"
+        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if options.clip_norm > 0:

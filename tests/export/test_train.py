@@ -2,13 +2,14 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from nerlet.errors import InputError
+from nerlet.errors import InputError, NerletError
 from nerlet_export import train as training
 from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.data import Example, make_batch
@@ -67,23 +68,53 @@ def test_a_run_learns_its_rows(settings):
 
 
 def test_resume_is_exact(settings, tmp_path):
-    """Stopped after 5 of 12 steps and resumed, weights equal an unbroken run's to the bit."""
+    """Killed after its state of step 5 and resumed: the weights of an unbroken run, to the bit."""
     training.train(settings)
     broken = replace(settings, directory=tmp_path / "broken")
-    with pytest.raises(KeyboardInterrupt):
-        training.train(broken, resume=False, on_step=_stop_at(7))
+    with pytest.raises(KilledError):
+        training.train(broken, resume=False, on_step=_kill_at(7))
     training.train(broken, resume=True)
     whole = load_checkpoint(settings.directory / "last").model.state_dict()
     pieced = load_checkpoint(broken.directory / "last").model.state_dict()
     assert all(torch.equal(whole[name], pieced[name]) for name in whole)
 
 
-def _stop_at(step):
-    def stop(current):
-        if current == step:
-            raise KeyboardInterrupt
+class KilledError(Exception):
+    pass
 
-    return stop
+
+def _kill_at(step):
+    def kill(current):
+        if current == step:
+            raise KilledError
+
+    return kill
+
+
+def test_a_signal_stops_between_steps_and_loses_nothing(settings, tmp_path):
+    training.train(settings)
+    stopped = replace(settings, directory=tmp_path / "stopped", save_every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(stopped, on_step=lambda _: signal.raise_signal(signal.SIGTERM))
+    state = torch.load(stopped.directory / "state.pt", weights_only=True)
+    assert state["counters"]["step"] == 1
+    training.train(stopped, resume=True)
+    whole = load_checkpoint(settings.directory / "last").model.state_dict()
+    pieced = load_checkpoint(stopped.directory / "last").model.state_dict()
+    assert all(torch.equal(whole[name], pieced[name]) for name in whole)
+
+
+def test_a_finished_run_does_not_go_on(settings):
+    training.train(settings)
+    steps = []
+    training.train(settings, resume=True, on_step=steps.append)
+    assert steps == []
+
+
+def test_a_loss_that_is_not_finite_is_an_error(settings):
+    wild = replace(settings.optimization, encoder_lr=1e30, head_lr=1e30, clip_norm=0.0)
+    with pytest.raises(NerletError, match=r"step \d+: the loss is nan"):
+        training.train(replace(settings, optimization=wild))
 
 
 def test_another_seed_is_another_run(settings, tmp_path):
