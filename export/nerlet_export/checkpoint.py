@@ -8,9 +8,11 @@ import importlib.util
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ _PREFIXES = {
     "heads.label.": "prompt_rep_layer.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_UNUSED_TOKEN = "[FLERT]"
 # Not parameters: older transformers saved them.
 _BUFFERS = ("embeddings.position_ids",)
 
@@ -55,15 +58,7 @@ class Checkpoint:
     @property
     def pieces(self) -> PieceEncoder:
         """The runtime's own encoder of words and labels, over this tokenizer."""
-        config = self.model.config
-        ids = [self.tokenizer.token_to_id(token) for token in (config.ent_token, config.sep_token)]
-        if ids[0] is None or ids[1] is None or ids[0] != config.class_token_index:
-            raise BundleError(
-                f"{TOKENIZER_NAME}: {config.ent_token} and {config.sep_token} have ids {ids}, but "
-                f"{CONFIG_NAME} has class_token_index {config.class_token_index}; the two files "
-                "are of different models"
-            )
-        return PieceEncoder(self.tokenizer, ids[0], ids[1])
+        return PieceEncoder(self.tokenizer, *_find_markers(self.model.config, self.tokenizer))
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:
@@ -71,14 +66,15 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
 
     Args:
         directory: With `gliner_config.json` and `model.safetensors` or `pytorch_model.bin`. Where
-            it holds no `tokenizer.json`, the tokenizer comes from the config's `model_name`.
+            it holds no `tokenizer.json`, the tokenizer comes from the config's `model_name`, with
+            the markers added as the reference adds them.
 
     Returns:
         The checkpoint.
 
     Raises:
-        BundleError: A file is missing, an architecture is not built here, or a parameter is
-            unknown, missing, or of another shape.
+        BundleError: A file is missing or damaged, an architecture is not built here, the tokenizer
+            is another model's, or a parameter is unknown, missing, or of another shape.
     """
     directory = Path(directory)
     config = _complete(read_model_config(directory))
@@ -89,6 +85,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     tokenizer, tokenizer_config = _read_tokenizer(directory, config)
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
+    _find_markers(config, tokenizer)
     model = SpanModel(config)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
@@ -138,7 +135,7 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
     dropouts = {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
     config = ModelConfig(
         model_name=encoder,
-        encoder={**_plain(pretrained.config), **dropouts},
+        encoder={**_plain(pretrained.config.to_dict()), **dropouts},
         class_token_index=len(slow) - 2,
         vocab_size=len(slow),
         **values,
@@ -166,9 +163,10 @@ def _complete(config: ModelConfig) -> ModelConfig:
     """Fetch the encoder's config by name, as older checkpoints ask for."""
     if config.encoder:
         # The reference reads a config without model_type as DeBERTa-v2's.
-        return replace(config, encoder={"model_type": "deberta-v2", **config.encoder})
+        return replace(config, encoder=_plain({"model_type": "deberta-v2", **config.encoder}))
     try:
-        return replace(config, encoder=_plain(AutoConfig.from_pretrained(config.model_name)))
+        encoder = AutoConfig.from_pretrained(config.model_name).to_dict()
+        return replace(config, encoder=_plain(encoder))
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{CONFIG_NAME}: no encoder_config, and the config of its encoder "
@@ -177,27 +175,33 @@ def _complete(config: ModelConfig) -> ModelConfig:
         ) from error
 
 
-def _plain(hf_config: Any) -> dict[str, Any]:  # noqa: ANN401  (a config class per encoder)
-    """A Hugging Face config as plain JSON values, without what only describes the file."""
-    values: dict[str, Any] = hf_config.to_dict()
-    for key in ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"):
-        values.pop(key, None)
-    return values
+def _plain(encoder: dict[str, Any]) -> dict[str, Any]:
+    """A Hugging Face config without what only describes the file that it was read from."""
+    about_file = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+    return {key: value for key, value in encoder.items() if key not in about_file}
 
 
 def _read_state(directory: Path) -> dict[str, Tensor]:
     """Read the parameters, under the reference's names."""
-    if (directory / SAFETENSORS_NAME).exists():
-        return load_file(directory / SAFETENSORS_NAME)
-    if (directory / PICKLE_NAME).exists():
-        state: dict[str, Tensor] = torch.load(
-            directory / PICKLE_NAME, map_location="cpu", weights_only=True
+    path = directory / SAFETENSORS_NAME
+    if not path.exists():
+        path = directory / PICKLE_NAME
+    if not path.exists():
+        raise BundleError(
+            f"{directory}: neither {SAFETENSORS_NAME} nor {PICKLE_NAME}; a GLiNER checkpoint with "
+            "its weights was expected"
         )
-        return state
-    raise BundleError(
-        f"{directory}: neither {SAFETENSORS_NAME} nor {PICKLE_NAME}; a GLiNER checkpoint with its "
-        "weights was expected"
-    )
+    try:
+        if path.name == SAFETENSORS_NAME:
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BundleError(
+            f"{path}: the weights cannot be read ({reason}); the file is damaged, or holds more "
+            "than weights: download it again"
+        ) from error
+    return state
 
 
 def _read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dict[str, Any]]:
@@ -217,8 +221,23 @@ def _read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, di
                 f"{TOKENIZER_CONFIG_NAME} there"
             ) from error
         tokenizer, description = slow.backend_tokenizer, _describe_tokenizer(slow)
-    tokenizer.add_tokens([config.ent_token, config.sep_token])
+    markers = (config.ent_token, config.sep_token)
+    if None in map(tokenizer.token_to_id, markers):
+        # The reference's three, in its order: the word table has a row for each.
+        tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
     return tokenizer, description
+
+
+def _find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
+    """The ids of [ENT] and `<<SEP>>`; an error where the model has another [ENT]."""
+    ent, sep = map(tokenizer.token_to_id, (config.ent_token, config.sep_token))
+    if ent is None or sep is None or ent != config.class_token_index:
+        raise BundleError(
+            f"{TOKENIZER_NAME}: {config.ent_token} and {config.sep_token} have ids {ent} and "
+            f"{sep}, but {CONFIG_NAME} has class_token_index {config.class_token_index}; the two "
+            "files are of different models"
+        )
+    return ent, sep
 
 
 def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401  (any fast tokenizer)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nerlet.errors import BundleError
-from nerlet.manifest import CONFIG_NAME
+from nerlet.manifest import CONFIG_NAME, read_json
 
 SPAN_HEADS = ("paper", "markerV0")
 LABEL_ATTENTIONS = ("joint", "isolated")
@@ -24,7 +24,13 @@ _FIXED = {
     "span_encoder_config": None,
     "words_splitter_type": "whitespace",
 }
-_OTHER_ARCHITECTURES = ("labels_encoder", "labels_decoder", "relations_layer")
+_OTHER_ARCHITECTURES = (
+    "labels_encoder",
+    "labels_decoder",
+    "relations_layer",
+    "precomputed_prompts_mode",
+)
+_DEFAULT_ENCODER = "microsoft/deberta-v3-small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,35 +106,38 @@ def read_model_config(directory: Path) -> ModelConfig:
     """Read `gliner_config.json` of a checkpoint, the reference's or ours.
 
     Raises:
-        BundleError: No such file, no JSON, or a setting that nerlet_export does not build.
+        BundleError: No such file, no JSON object, or a setting that nerlet_export does not build.
     """
-    path = directory / CONFIG_NAME
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not (directory / CONFIG_NAME).is_file():
         raise BundleError(
             f"{directory}: no {CONFIG_NAME}; a GLiNER checkpoint directory was expected"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{path}: not valid JSON ({error})") from error
+        )
+    stored = read_json(directory / CONFIG_NAME)
+    raw: dict[str, Any] = {key: value for key, value in stored.items() if value is not None}
     _refuse_other_architectures(raw)
-    ours = raw.get("nerlet") or {}
+    ours = raw.get("nerlet", {})
     known = {item.name for item in fields(ModelConfig)} - {"encoder", *_OURS}
     values = {key: raw[key] for key in known if key in raw} | {
         key: ours[key] for key in _OURS if key in ours
     }
-    return ModelConfig(encoder=raw.get("encoder_config") or {}, **values)
+    values.setdefault("model_name", _DEFAULT_ENCODER)
+    return ModelConfig(encoder=raw.get("encoder_config", {}), **values)
 
 
 def _refuse_other_architectures(raw: dict[str, Any]) -> None:
     for key in _OTHER_ARCHITECTURES:
         if raw.get(key):
             raise BundleError(
-                f"{CONFIG_NAME}: {key} is set ({raw[key]!r}): this is no span uni-encoder, the one "
+                f"{CONFIG_NAME}: {key} is {raw[key]!r}: this is no span uni-encoder, the one "
                 "architecture that this version of nerlet_export builds"
             )
+    if "streaming" in str(raw.get("model_type")):
+        raise BundleError(
+            f"{CONFIG_NAME}: model_type is {raw['model_type']!r}: this is no span uni-encoder, the "
+            "one architecture that this version of nerlet_export builds"
+        )
     for key, built in _FIXED.items():
-        if raw.get(key, built) not in (built, None):
+        if raw.get(key, built) != built:
             raise BundleError(
                 f"{CONFIG_NAME}: {key} is {raw[key]!r}, but this version of nerlet_export builds "
                 f"only {built!r}"

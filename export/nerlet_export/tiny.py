@@ -39,7 +39,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-7,
     },
 }
-_SPECIALS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+PAD_ID = 1  # RoBERTa's and MPNet's, which MPNet's positions do not read from its config
+_SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]")
 
 
 def make_tokenizer(words: Sequence[str] = ()) -> Tokenizer:
@@ -84,7 +85,7 @@ def make_checkpoint(
     }
     config = ModelConfig(
         model_name=f"tiny-{encoder}",
-        encoder={**ENCODERS[encoder], "vocab_size": size, "pad_token_id": 0},
+        encoder={**ENCODERS[encoder], "vocab_size": size, "pad_token_id": PAD_ID},
         class_token_index=tokenizer.token_to_id("<<ENT>>"),
         vocab_size=size,
         **values,

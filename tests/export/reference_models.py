@@ -10,7 +10,7 @@ import torch
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
-from nerlet_export.tiny import ENCODERS, make_tokenizer
+from nerlet_export.tiny import ENCODERS, PAD_ID, make_tokenizer
 
 with warnings.catch_warnings():  # torch's, of how transformers' DeBERTa is written
     warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
@@ -39,7 +39,7 @@ def write_encoder(folder: Path, encoder: str, words: Sequence[str] = ()) -> Path
         unk_token="[UNK]",
     )
     fast.save_pretrained(folder)
-    config = {**ENCODERS[encoder], "vocab_size": len(fast), "pad_token_id": 0}
+    config = {**ENCODERS[encoder], "vocab_size": len(fast), "pad_token_id": PAD_ID}
     config["max_position_embeddings"] = _POSITIONS[encoder]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
