@@ -7,6 +7,7 @@ unused stay declared, `word_shapes` gets a default so that it is optional, axes 
 
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
             dynamic_axes={name: dynamic[name] for name in names},
         )
     graph = onnx.load_from_string(written.getvalue())
+    _share_weights(graph.graph)
     _complete_signature(graph, model.config.max_width, has_shapes=has_shapes)
     graph.ir_version = IR_VERSION
     graph.producer_name = "nerlet"
@@ -73,6 +75,34 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
 
 def _dynamic_axes(axes: tuple[str | int, ...]) -> dict[int, str]:
     return {index: axis for index, axis in enumerate(axes) if isinstance(axis, str)}
+
+
+def _share_weights(graph: onnx.GraphProto) -> None:
+    """Let all nodes read a shared weight itself (ALBERT's layers, DeBERTa's query and key).
+
+    The tracer gives every use but the first an Identity of the weight, which hides it from
+    quantisation.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    sources: dict[str, str] = {}
+    for node in graph.node:
+        source = sources.get(node.input[0], node.input[0]) if node.input else ""
+        if node.op_type == "Identity" and source in weights:
+            sources[node.output[0]] = source
+    kept = [node for node in graph.node if node.output[0] not in sources]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in all_nodes(graph):
+        node.input[:] = [sources.get(name, name) for name in node.input]
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of inner graphs included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g)
 
 
 def _complete_signature(model: onnx.ModelProto, max_width: int, *, has_shapes: bool) -> None:

@@ -10,12 +10,12 @@
 The operators are those of ONNX itself, in the pattern that onnxruntime fuses at load.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from nerlet_export.graph import all_nodes
 
 Floats = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ def _find_tables(
     """Float matrices of many rows whose every use is a lookup of rows."""
     tables = {name for name, tensor in initializers.items() if _is_float_matrix(tensor)}
     tables = {name for name in tables if initializers[name].dims[0] >= _LEAST_ROWS}
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for position, name in enumerate(node.input):
             is_lookup = node.op_type == "Gather" and position == 0 and _attribute(node, "axis") == 0
             if name in tables and not is_lookup:
@@ -113,7 +113,7 @@ def _find_weights(
     """Float matrices whose every use is the right side of a product: name -> is transposed."""
     weights: dict[str, bool] = {}
     other: set[str] = set()
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for position, name in enumerate(node.input):
             if name not in initializers or not _is_float_matrix(initializers[name]):
                 continue
@@ -130,15 +130,6 @@ def _is_product(node: onnx.NodeProto) -> bool:
         return True
     is_plain = _attribute(node, "alpha", 1.0) == 1.0 == _attribute(node, "beta", 1.0)
     return node.op_type == "Gemm" and is_plain and not _attribute(node, "transA")
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of inner graphs included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attribute.g)
 
 
 def _is_float_matrix(tensor: onnx.TensorProto) -> bool:

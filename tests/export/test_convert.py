@@ -1,0 +1,412 @@
+"""Conversion end to end: every family, both precisions, and nothing written that is wrong."""
+
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+import nerlet
+from nerlet.errors import GraphError, InputError
+from nerlet.manifest import read_manifest
+from nerlet_export import convert as convert_module
+from nerlet_export import verify
+from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nerlet_export.convert import About, convert
+from nerlet_export.graph import build_graph
+from nerlet_export.quantize import quantize_columns, quantize_graph, quantize_rows
+from nerlet_export.samples import draw_sample
+from nerlet_export.tiny import ENCODERS, make_checkpoint
+from tests.export.reference_models import load_reference_on_onnx
+
+REFERENCE_HEAD = {
+    "span_mode": "markerV0",
+    "num_rnn_layers": 1,
+    "hidden_size": 12,
+}
+SHAPED = {"label_attention": "isolated", "label_pooling": "mean", "word_shapes": True}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"{encoder}-paper": (encoder, {}) for encoder in ENCODERS},
+    **{f"{encoder}-reference": (encoder, REFERENCE_HEAD) for encoder in ENCODERS},
+    "bert-isolated": ("bert", {"label_attention": "isolated"}),
+    "bert-shapes": ("bert", {"word_shapes": True, "label_pooling": "mean"}),
+    "bert-both": ("bert", SHAPED),
+}
+INPUTS = {
+    "input_ids": ("tensor(int64)", ["batch", "pieces"]),
+    "attention_mask": ("tensor(int64)", ["batch", "pieces"]),
+    "words_mask": ("tensor(int64)", ["batch", "pieces"]),
+    "text_lengths": ("tensor(int64)", ["batch", 1]),
+    "span_idx": ("tensor(int64)", ["batch", "spans", 2]),
+    "span_mask": ("tensor(bool)", ["batch", "spans"]),
+}
+TEXT = "Bill Gates founded Microsoft on April 4, 1975, in Albuquerque; the U.S. at 3.5 % - x_y!"
+LABELS = ["person", "organization", "date"]
+
+
+def write_checkpoint(folder: Path, variant: str) -> Checkpoint:
+    encoder, settings = VARIANTS[variant]
+    checkpoint = make_checkpoint(encoder, **settings)
+    if checkpoint.model.encoder.segments is not None:  # zeros in a new model
+        torch.nn.init.normal_(checkpoint.model.encoder.segments.weight, std=0.5)
+    save_checkpoint(folder, checkpoint)
+    return checkpoint
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def bundles(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Path]]:
+    """Of each variant its checkpoint and both bundles."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(folder / "checkpoint", request.param)
+    for precision in ("fp32", "int8"):
+        convert(folder / "checkpoint", folder / precision, precision=precision)
+    return request.param, {name: folder / name for name in ("checkpoint", "fp32", "int8")}
+
+
+def torch_scores(folder: Path, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Logits of a ragged batch in PyTorch, which of them mean something, and the batch."""
+    checkpoint = load_checkpoint(folder)
+    sample = draw_sample(checkpoint, seed=seed, size=3)
+    return verify.run_torch(checkpoint, sample.feeds), verify.known_cells(sample), sample.feeds
+
+
+def test_float_graph_is_the_model_and_int8_is_near(bundles):
+    _, paths = bundles
+    expected, known, feeds = torch_scores(paths["checkpoint"], seed=77)
+    exact = open_graph(paths["fp32"]).run(["logits"], feeds)[0]
+    assert exact.shape == expected.shape
+    np.testing.assert_allclose(exact[known], expected[known], atol=1e-4, rtol=1e-5)
+    rough = open_graph(paths["int8"]).run(["logits"], feeds)[0]
+    assert rough.shape == expected.shape
+    error = np.sqrt(np.mean((rough - expected)[known] ** 2)) / expected[known].std()
+    assert 0 < error < 0.35  # toy layers of 16 columns; real ones average more
+
+
+def open_graph(bundle: Path) -> ort.InferenceSession:
+    return verify.open_session(bundle / "model.onnx")
+
+
+def test_signature_is_the_references(bundles):
+    name, paths = bundles
+    has_shapes = VARIANTS[name][1].get("word_shapes", False)
+    for precision in ("fp32", "int8"):
+        session = open_graph(paths[precision])
+        assert {arg.name: (arg.type, arg.shape) for arg in session.get_inputs()} == INPUTS
+        (output,) = session.get_outputs()
+        assert (output.name, output.type) == ("logits", "tensor(float)")
+        assert output.shape == ["batch", "words", 4, "labels"]
+        optional = [arg.name for arg in session.get_overridable_initializers()]
+        assert (["word_shapes"] if has_shapes else []) == [
+            name for name in optional if name == "word_shapes"
+        ]
+        graph = onnx.load(paths[precision] / "model.onnx")
+        declared = [value.name for value in graph.graph.input]
+        assert declared == [*INPUTS, "word_shapes"][: len(INPUTS) + has_shapes]
+        assert 8 <= graph.ir_version <= 10
+        assert [(own.domain, own.version <= 19) for own in graph.opset_import] == [("", True)]
+
+
+def test_both_open_in_nerlet_and_in_the_reference(bundles):
+    """The reference knows no word shapes, which nerlet finds in the text: so only where none."""
+    name, paths = bundles
+    for precision in ("fp32", "int8"):
+        ours = nerlet.load(paths[precision], threads=1)
+        found = ours.predict_entities(TEXT, LABELS, threshold=0.3, flat_ner=False)
+        theirs = load_reference_on_onnx(paths[precision]).predict_entities(
+            TEXT, LABELS, threshold=0.3, flat_ner=False
+        )
+        if VARIANTS[name][1].get("word_shapes"):
+            assert all(own["text"] == TEXT[own["start"] : own["end"]] for own in theirs)
+            assert found != theirs
+        else:
+            assert [own | {"score": 0} for own in found] == [own | {"score": 0} for own in theirs]
+            scores = [[own["score"] for own in side] for side in (found, theirs)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def verification(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "nerlet.json").read_text("utf-8"))["verification"]
+    return report
+
+
+def test_manifest_describes_the_files_and_the_verification(bundles):
+    name, paths = bundles
+    for precision in ("fp32", "int8"):
+        folder = paths[precision]
+        manifest = read_manifest(folder)
+        assert manifest.precision == precision
+        assert sorted(path.name for path in folder.iterdir()) == sorted(
+            [*manifest.files, "nerlet.json"]
+        )
+        for file_name, record in manifest.files.items():
+            content = (folder / file_name).read_bytes()
+            assert record.bytes == len(content)
+            assert record.sha256 == hashlib.sha256(content).hexdigest()
+        report = verification(folder)
+        assert 0 <= report["float"]["max_difference"] <= report["float"]["tolerance"]
+        assert report["float"]["cells"] > 10_000
+        assert ("int8" in report) is (precision == "int8")
+    drift = report["int8"]
+    assert 0 < drift["mean_score_drift"] < drift["max_score_drift"] <= 1
+    assert 0 < drift["logit_error"] < 0.5
+    assert 0.3 < drift["entity_agreement"] <= 1
+    assert drift["entities"] > 50 or "reference" in name  # whose random logits have any mean
+    assert drift["threshold"] == 0.5
+
+
+def initializers(graph: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+
+
+def test_int8_weights_by_column_and_tables_by_row(bundles):
+    _, paths = bundles
+    before = initializers(onnx.load(paths["fp32"] / "model.onnx"))
+    graph = onnx.load(paths["int8"] / "model.onnx")
+    after = initializers(graph)
+    products = [node for node in graph.graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) >= 10
+    for node in products:
+        values = after[node.input[1]]
+        scales = after[node.input[1].removesuffix(".int8") + ".scales"]
+        assert values.dtype == np.int8
+        assert np.abs(values.astype(int)).max(axis=0).tolist() == [64] * values.shape[1]
+        assert scales.shape == (values.shape[1],)
+    weights = {name for name, array in after.items() if array.dtype == np.float32}
+    others = [node for node in graph.graph.node if node.op_type in ("MatMul", "Gemm")]
+    assert not [
+        name for node in others for name in node.input if name in weights and after[name].ndim > 1
+    ]
+    assert not [node for node in graph.graph.node if node.op_type == "Identity"]
+    lookups = [
+        node
+        for node in graph.graph.node
+        if node.op_type == "Gather" and node.input[0].endswith(".rows")
+    ]
+    assert lookups
+    sizes = {after[node.input[0]].shape for node in lookups}
+    words = load_checkpoint(paths["checkpoint"]).model.encoder.words.weight.detach().numpy()
+    assert words.shape in sizes
+    for node in lookups:
+        table = node.input[0].removesuffix(".rows")
+        rows, scales = after[node.input[0]], after[f"{table}.scales"]
+        assert rows.dtype == np.int8
+        assert scales.shape == (len(rows), 1)
+        assert (np.abs(rows * scales - before[table]) <= scales / 2 + 1e-7).all()
+    assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+    large = [n for n, a in after.items() if a.dtype == np.float32 and a.ndim == 2 and len(a) >= 64]
+    assert [name for name in large if not name.endswith(".scales")] == []
+    size = {own: (paths[own] / "model.onnx").stat().st_size for own in ("fp32", "int8")}
+    assert size["int8"] < size["fp32"]
+
+
+def test_word_shapes_left_out_are_zeros(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-both")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
+    _, known, feeds = torch_scores(tmp_path / "checkpoint", seed=5)
+    session = open_graph(tmp_path / "bundle")
+    shapes = feeds.pop("word_shapes")
+    assert shapes.any()
+    without = session.run(["logits"], feeds)[0]
+    zeros = session.run(["logits"], feeds | {"word_shapes": np.zeros_like(shapes)})[0]
+    given = session.run(["logits"], feeds | {"word_shapes": shapes})[0]
+    np.testing.assert_array_equal(without, zeros)
+    assert np.abs(given - zeros)[known].max() > 0.1
+
+
+def perturbed_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """A graph that has one weight a little off, by 1% of its largest."""
+    graph = build_graph(checkpoint)
+    weights = [t for t in graph.graph.initializer if t.data_type == TensorProto.FLOAT and t.dims]
+    tensor = max(weights, key=lambda tensor: np.prod(tensor.dims))
+    array = numpy_helper.to_array(tensor) * np.float32(1.01)
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return graph
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_graph_that_is_not_the_model_is_not_written(tmp_path, monkeypatch, precision):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    monkeypatch.setattr(convert_module, "build_graph", perturbed_graph)
+    with pytest.raises(GraphError, match=r"differs from PyTorch: a logit by .* not written"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle", precision=precision)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_graph_of_nans_is_not_written(tmp_path, monkeypatch):
+    def broken(checkpoint: Checkpoint) -> onnx.ModelProto:
+        graph = build_graph(checkpoint)
+        for tensor in graph.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2:
+                array = np.full(tensor.dims, np.nan, dtype=np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        return graph
+
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    monkeypatch.setattr(convert_module, "build_graph", broken)
+    with pytest.raises(GraphError, match="differs from PyTorch"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_failed_conversion_leaves_the_bundle_before_it(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    monkeypatch.setattr(convert_module, "build_graph", perturbed_graph)
+    with pytest.raises(GraphError):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+
+
+def rename_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input[3].name = "lengths"
+
+
+def freeze_axis(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+
+def drop_unused_input(graph: onnx.ModelProto) -> None:
+    del graph.graph.input[3]
+
+
+def change_type(graph: onnx.ModelProto) -> None:
+    graph.graph.input[5].type.tensor_type.elem_type = TensorProto.INT64
+
+
+def change_width(graph: onnx.ModelProto) -> None:
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 3
+
+
+def add_default(graph: onnx.ModelProto) -> None:
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1)), "words_mask"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [rename_input, freeze_axis, drop_unused_input, change_type, change_width, add_default],
+)
+def test_another_signature_is_refused(spoil):
+    checkpoint = make_checkpoint("bert")
+    graph = build_graph(checkpoint)
+    verify.check_signature(graph, checkpoint.model.config)
+    spoil(graph)
+    with pytest.raises(GraphError):
+        verify.check_signature(graph, checkpoint.model.config)
+
+
+def test_signature_with_word_shapes_must_have_them():
+    shaped, plain = make_checkpoint("bert", word_shapes=True), make_checkpoint("bert")
+    with pytest.raises(GraphError, match="optional graph inputs"):
+        verify.check_signature(build_graph(shaped), plain.model.config)
+    with pytest.raises(GraphError, match="optional graph inputs"):
+        verify.check_signature(build_graph(plain), shaped.model.config)
+
+
+def test_quantised_numbers():
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(70, 5)).astype(np.float32) * 10.0 ** np.arange(-3, 2, dtype=np.float32)
+    array[3] = 0
+    values, scales = quantize_columns(array)
+    assert values.min() >= -64
+    assert values.max() <= 64
+    assert (np.abs(values * scales - array) <= scales / 2 * 1.0001).all()
+    rows, row_scales = quantize_rows(array)
+    assert np.abs(rows.astype(int)).max() == 127
+    assert (np.abs(rows * row_scales - array) <= row_scales / 2 * 1.0001).all()
+    assert not rows[3].any()
+
+
+def test_quantising_leaves_the_float_graph_alone():
+    graph = build_graph(make_checkpoint("deberta-v2"))
+    before = graph.SerializeToString(deterministic=True)
+    quantize_graph(graph)
+    assert graph.SerializeToString(deterministic=True) == before
+
+
+def test_what_the_bundle_says_of_itself(tmp_path):
+    write_checkpoint(tmp_path / "my-model", "bert-paper")
+    about = About(name="mine", origin="my own", license="CC-BY-4.0", threshold=0.35)
+    manifest = convert(tmp_path / "my-model", tmp_path / "bundle", precision="int8", about=about)
+    assert (manifest.name, manifest.origin, manifest.license) == ("mine", "my own", "CC-BY-4.0")
+    assert verification(tmp_path / "bundle")["int8"]["threshold"] == 0.35
+    model = nerlet.load(tmp_path / "bundle", threads=1)
+    assert model.threshold == 0.35
+    assert model.manifest == manifest
+
+
+def test_without_a_word_the_bundle_has_the_checkpoints_name(tmp_path):
+    write_checkpoint(tmp_path / "my-model", "bert-paper")
+    manifest = convert(tmp_path / "my-model", tmp_path / "bundle", precision="fp32")
+    assert manifest.name == "my-model"
+    assert "my-model" in manifest.origin
+    assert manifest.license.startswith("unknown")
+    assert str(tmp_path) not in (tmp_path / "bundle" / "nerlet.json").read_text(encoding="utf-8")
+
+
+def test_figures_of_training_go_along(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    card = {"encoder": "some/encoder", "threshold": 0.4, "dev_f1": 12.5}
+    (tmp_path / "checkpoint" / "training.json").write_text(json.dumps(card), encoding="utf-8")
+    manifest = convert(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
+    assert manifest.figures == card
+    assert manifest.threshold == 0.4
+    assert manifest.origin == "trained by nerlet-export from some/encoder"
+
+
+def test_differences_and_drift_are_printed(tmp_path, caplog):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    with caplog.at_level(logging.INFO, logger="nerlet_export"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle")
+    printed = caplog.text
+    number = r"\d\.\d\de-\d\d"
+    line = (
+        rf"float graph against PyTorch: largest difference of a logit {number} \(allowed {number}"
+    )
+    assert re.search(line, printed)
+    assert "int8 against float: score drift" in printed
+    assert "entity agreement F1" in printed
+
+
+def test_an_unknown_precision(tmp_path):
+    with pytest.raises(InputError, match="precision is 'fp16', expected 'int8' or 'fp32'"):
+        convert(tmp_path, tmp_path / "bundle", precision="fp16")
+
+
+def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nerlet_export", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_command_converts_to_int8_by_default(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    done = run_command("convert", tmp_path / "checkpoint", tmp_path / "bundle", "--license", "MIT")
+    assert done.returncode == 0, done.stderr
+    assert "int8 against float" in done.stderr
+    manifest = read_manifest(tmp_path / "bundle")
+    assert (manifest.precision, manifest.license) == ("int8", "MIT")
+
+
+def test_command_says_what_is_wrong_in_one_line(tmp_path):
+    done = run_command("convert", tmp_path, tmp_path / "bundle")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("nerlet-export: ")
+    assert "gliner_config.json" in line
+    assert not (tmp_path / "bundle").exists()
