@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("nerlet-export: stopped; `train` goes on with --resume", file=sys.stderr)  # noqa: T201
         return 130
     except NerletError as error:
-        print(f"nerlet-export: {error}", file=sys.stderr)  # noqa: T201
+        # Causes from other libraries span lines.
+        print(f"nerlet-export: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return 2
 
 

@@ -15,6 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from safetensors.torch import load_file, save_file
 
 import nerlet
 from nerlet.errors import GraphError, InputError
@@ -22,6 +23,7 @@ from nerlet.manifest import read_manifest
 from nerlet_export import convert as convert_module
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nerlet_export.cli import main
 from nerlet_export.convert import About, convert
 from nerlet_export.graph import build_graph
 from nerlet_export.quantize import quantize_columns, quantize_graph, quantize_rows
@@ -410,3 +412,13 @@ def test_command_says_what_is_wrong_in_one_line(tmp_path):
     assert line.startswith("nerlet-export: ")
     assert "gliner_config.json" in line
     assert not (tmp_path / "bundle").exists()
+
+
+def test_command_keeps_to_one_line_where_a_library_does_not(tmp_path, capsys):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    state = load_file(weights)
+    save_file({**state, "prompt_rep_layer.3.bias": torch.zeros(3)}, weights)
+    assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "bundle")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "size mismatch for heads.label.3.bias" in line
