@@ -14,10 +14,8 @@ from typing import Any
 
 import onnx
 
-import nerlet
 from nerlet.bundle import count_positions
-from nerlet.errors import GraphError, InputError
-from nerlet.evaluate import average_f1, evaluate, list_datasets, read_dataset
+from nerlet.errors import InputError
 from nerlet.manifest import (
     CONFIG_NAME,
     GRAPH_NAME,
@@ -30,9 +28,9 @@ from nerlet.manifest import (
 )
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_tokenizer
+from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
 from nerlet_export.graph import build_graph, write_graph
-from nerlet_export.predict import TorchPredictor
 from nerlet_export.quantize import quantize_graph
 
 logger = logging.getLogger(__name__)
@@ -66,8 +64,8 @@ def convert(
         target: Directory of the bundle; its files are replaced only when everything has passed.
         precision: "int8" or "fp32".
         about: Name, origin, licence and threshold of the bundle.
-        dev: Labelled files: int8 must not lose more than `verify.MAX_F1_LOSS` points of average
-            F1 on them against PyTorch.
+        dev: Labelled files on which the bundle must not lose more than `compare.MAX_F1_LOSS`
+            points of average F1 against PyTorch.
 
     Returns:
         The manifest written.
@@ -84,26 +82,43 @@ def convert(
     card = _read_card(source)
     about = _complete(about or About(), card, source)
     graph, report = _build_verified(checkpoint, precision, about.threshold or 0.5)
-    target.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        fresh = Path(folder) / "bundle"
-        fresh.mkdir()
+        fresh = Path(folder)
         write_graph(graph, fresh / GRAPH_NAME)
         write_model_config(fresh, checkpoint.model.config)
         save_tokenizer(fresh, checkpoint)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
         write_manifest(fresh, manifest)
         if dev is not None:
-            figures = _compare_f1(checkpoint, fresh, Path(dev), about.threshold)
-            manifest = _describe(
-                checkpoint, fresh, precision, about, report, {**card, "int8_check": figures}
-            )
+            report["data"] = _hold_on_data(checkpoint, fresh, Path(dev), about.threshold or 0.5)
+            manifest = _describe(checkpoint, fresh, precision, about, report, card)
             write_manifest(fresh, manifest)
+        target.mkdir(exist_ok=True)
         for path in fresh.iterdir():
             shutil.move(path, target / path.name)
     total = sum(record.bytes for record in manifest.files.values())
     logger.info("%s: %s, %.1f MB", target, precision, total / 1e6)
     return manifest
+
+
+def _hold_on_data(
+    checkpoint: Checkpoint, bundle: Path, dev: Path, threshold: float
+) -> dict[str, object]:
+    """Compare with PyTorch on labelled data; the figures for the log and the manifest."""
+    held = compare_on_data(checkpoint, bundle, dev, threshold=threshold)
+    logger.info(
+        "on %s: average F1 %.2f, PyTorch's %.2f; entity agreement F1 %.3f over %d entities; "
+        "score drift %.4f mean, %.3f max",
+        dev,
+        held.bundle_f1,
+        held.torch_f1,
+        held.entity_agreement,
+        held.entities,
+        held.mean_score_drift,
+        held.max_score_drift,
+    )
+    return verify.as_figures(held)
 
 
 def _build_verified(
@@ -170,29 +185,6 @@ def _describe(
         figures=card,
         verification=report,
     )
-
-
-def _compare_f1(
-    checkpoint: Checkpoint, bundle: Path, dev: Path, threshold: float | None
-) -> dict[str, Any]:
-    """Average F1 of PyTorch and of the bundle on labelled files.
-
-    Raises:
-        GraphError: The bundle loses more than allowed.
-    """
-    chosen = 0.5 if threshold is None else threshold
-    datasets = [read_dataset(path) for path in list_datasets(dev)]
-    exact = TorchPredictor(checkpoint, threshold=chosen)
-    model = nerlet.load(bundle)
-    before = 100 * average_f1([evaluate(exact, dataset) for dataset in datasets])
-    after = 100 * average_f1([evaluate(model.predict_words, dataset) for dataset in datasets])
-    logger.info("average F1 on %s: PyTorch %.2f, bundle %.2f", dev, before, after)
-    if before - after > verify.MAX_F1_LOSS:
-        raise GraphError(
-            f"the bundle's average F1 on {dev} is {after:.2f}, PyTorch's {before:.2f}: more than "
-            f"{verify.MAX_F1_LOSS} points lost, nothing is written; convert with --precision fp32"
-        )
-    return {"data": dev.name, "torch_f1": round(before, 2), "bundle_f1": round(after, 2)}
 
 
 def _read_card(source: Path) -> dict[str, Any]:
