@@ -23,6 +23,7 @@ from nerlet.manifest import (
     TOKENIZER_NAME,
     Manifest,
     SpecialToken,
+    is_threshold,
     record_file,
     write_manifest,
 )
@@ -36,6 +37,7 @@ from nerlet_export.quantize import quantize_graph
 logger = logging.getLogger(__name__)
 
 CARD_NAME = "training.json"
+_DEFAULT_THRESHOLD = 0.5  # the runtime's, for a bundle that has none
 _FILES = (CONFIG_NAME, TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, GRAPH_NAME)
 
 
@@ -73,7 +75,7 @@ def convert(
     Raises:
         BundleError: The checkpoint cannot be read.
         GraphError: The graph is not the model; nothing is written.
-        InputError: `precision` is unknown.
+        InputError: `precision` is unknown, or the threshold no score.
     """
     if precision not in ("int8", "fp32"):
         raise InputError(f"precision is {precision!r}, expected 'int8' or 'fp32'")
@@ -81,7 +83,10 @@ def convert(
     checkpoint = load_checkpoint(source)
     card = _read_card(source)
     about = _complete(about or About(), card, source)
-    graph, report = _build_verified(checkpoint, precision, about.threshold or 0.5)
+    threshold = _DEFAULT_THRESHOLD if about.threshold is None else about.threshold
+    if not is_threshold(threshold):
+        raise InputError(f"threshold is {threshold!r}, expected a number from 0 to 1")
+    graph, report = _build_verified(checkpoint, precision, threshold)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder)
@@ -91,7 +96,7 @@ def convert(
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
         write_manifest(fresh, manifest)
         if dev is not None:
-            report["data"] = _hold_on_data(checkpoint, fresh, Path(dev), about.threshold or 0.5)
+            report["data"] = _hold_on_data(checkpoint, fresh, Path(dev), threshold)
             manifest = _describe(checkpoint, fresh, precision, about, report, card)
             write_manifest(fresh, manifest)
         target.mkdir(exist_ok=True)

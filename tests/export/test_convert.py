@@ -385,6 +385,19 @@ def test_an_unknown_precision(tmp_path):
         convert(tmp_path, tmp_path / "bundle", precision="fp16")
 
 
+def test_a_threshold_that_no_bundle_may_have(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    with pytest.raises(InputError, match=r"threshold is 35, expected a number from 0 to 1"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle", about=About(threshold=35))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_threshold_of_zero_is_a_threshold(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", about=About(threshold=0.0))
+    assert verification(tmp_path / "bundle")["int8"]["threshold"] == 0.0
+
+
 def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nerlet_export", *map(str, arguments)],
