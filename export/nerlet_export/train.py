@@ -17,7 +17,13 @@ import torch
 from tqdm import tqdm
 
 from nerlet.errors import NerletError
-from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
+from nerlet_export.checkpoint import (
+    CARD_NAME,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    start_model,
+)
 from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
 from nerlet_export.derive import derive_dates
@@ -31,7 +37,6 @@ from nerlet_export.settings import Optimization, Settings
 
 logger = logging.getLogger(__name__)
 
-CARD_NAME = "training.json"
 # Batches drawn together, then sorted by length and cut, so that texts of a batch are alike.
 _POOL_BATCHES = 8
 

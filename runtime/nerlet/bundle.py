@@ -191,7 +191,7 @@ def _open_reference_export(directory: Path) -> Bundle:
         sep=_find_marker(tokenizer, config["sep_token"], directory),
         max_width=_read_count(config, "max_width", config_path),
         max_len=_read_count(config, "max_len", config_path),
-        max_positions=_find_positions(config, directory),
+        max_positions=find_positions(config, directory),
         threshold=None,
         manifest=None,
     )
@@ -268,8 +268,18 @@ def _find_marker(tokenizer: Tokenizer, text: object, directory: Path) -> Special
     return SpecialToken(str(text), marker_id)
 
 
-def _find_positions(config: Mapping[str, object], directory: Path) -> int | None:
-    """Return the smaller of the encoder's and the tokenizer's limits; the reference obeys both."""
+def find_positions(config: Mapping[str, object], directory: Path) -> int | None:
+    """Return how many pieces a model takes: the encoder's limit or the tokenizer's, if smaller.
+
+    Args:
+        config: The model's `gliner_config.json`.
+        directory: Where its `tokenizer_config.json` is, if it has one.
+
+    Returns:
+        The limit, special pieces included, or None.
+
+    Source: GLiNER's processor, which truncates to the tokenizer's limit.
+    """
     encoder_config = config.get("encoder_config")
     limits = [count_positions(encoder_config)] if isinstance(encoder_config, dict) else []
     tokenizer_config = directory / TOKENIZER_CONFIG_NAME

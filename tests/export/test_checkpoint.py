@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
 from nerlet.batch import make_batch
@@ -324,3 +325,12 @@ def test_a_tokenizer_of_another_model(copied):
     edit_config(folder, class_token_index=7)
     with pytest.raises(BundleError, match=r"class_token_index 7; the two files"):
         load_checkpoint(folder)
+
+
+def test_a_tokenizer_without_its_config_is_read_and_described(copied):
+    folder = copied()
+    (folder / "tokenizer_config.json").unlink()
+    checkpoint = load_checkpoint(folder)
+    kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert checkpoint.tokenizer.to_str() == kept.to_str()
+    assert checkpoint.tokenizer_config["pad_token"] == "[PAD]"

