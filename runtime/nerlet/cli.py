@@ -187,6 +187,8 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "evaluate",
         help="measure a model on labelled texts",
         description="Exact-match precision, recall and F1 for each file, and their average.",
+        epilog="A relative DATA that does not exist here is looked up under the folder that the "
+        "environment variable NERLET_DATA names: NERLET_DATA=/data nerlet evaluate eval/ood",
     )
     command.set_defaults(run=evaluate)
     command.add_argument(

@@ -8,6 +8,7 @@ they are, and a span that is listed twice counts once.
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from nerlet.errors import InputError
 from nerlet.negatives import Row, choose_labels
 
 _SUFFIXES = (".jsonl", ".jsonl.gz")
+# The environment variable that names the folder of all labelled texts.
+_DATA_VARIABLE = "NERLET_DATA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,45 @@ class Dataset:
         return replace(self, examples=self.examples[:count])
 
 
+def find_data(path: str | Path) -> Path:
+    """Where labelled texts lie.
+
+    Args:
+        path: Of a file or folder. A relative one that does not exist in the current folder is
+            looked up under the folder that the environment variable NERLET_DATA names.
+
+    Raises:
+        InputError: It is in neither place; names both.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    problem = f"{path}: expected a file or folder of labelled texts, found nothing"
+    if path.is_absolute():
+        raise InputError(f"{problem}; give another path")
+    root = os.environ.get(_DATA_VARIABLE)
+    if not root:
+        raise InputError(f"{problem}; give another path, or set {_DATA_VARIABLE} to its folder")
+    found = Path(root) / path
+    if found.exists():
+        return found
+    raise InputError(f"{problem} there, nor at {found}, where {_DATA_VARIABLE} points")
+
+
 def list_datasets(path: str | Path) -> list[Path]:
     """The labelled files that a path stands for.
 
     Args:
         path: One file, or a folder: then its files of the known suffixes, by name, without
-            those of folders inside.
+            those of folders inside. Found by `find_data`.
 
     Raises:
         InputError: There is no such path, no such file in the folder, or two files differ only
             in their suffix.
     """
-    path = Path(path)
-    if path.is_file():
-        return [path]
+    path = find_data(path)
     if not path.is_dir():
-        raise InputError(f"{path}: expected a file or folder of labelled texts, found nothing")
+        return [path]
     files = sorted(f for f in path.iterdir() if f.name.endswith(_SUFFIXES) and f.is_file())
     if not files:
         inside = sorted(f.name for f in path.iterdir() if f.is_dir())

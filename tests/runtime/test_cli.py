@@ -224,6 +224,14 @@ def test_evaluate_reads_one_file_and_its_first_rows(run, data):
     }
 
 
+@pytest.mark.usefixtures("model")
+def test_evaluate_finds_its_files_under_the_data_folder(run, data, monkeypatch):
+    monkeypatch.setenv("NERLET_DATA", str(data.parent))
+    status, out, _ = run("evaluate", f"{data.name}/small.jsonl", "--json")
+    assert (status, list(json.loads(out)["sets"])) == (0, ["small"])
+    assert "NERLET_DATA" in run("evaluate", "--help")[1]
+
+
 def test_evaluate_names_a_bad_row_before_it_loads_a_model(model, run, data):
     write_rows(data / "worse.jsonl", {"labels": ["a"]}, {"tokenized_text": 1})
     status, out, err = run("evaluate", str(data))

@@ -1,10 +1,11 @@
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from nerlet.errors import InputError
-from nerlet.examples import list_datasets, read_dataset
+from nerlet.examples import find_data, list_datasets, read_dataset
 
 ROW = {"tokenized_text": ["Ada", "Lovelace", "met", "Babbage"], "ner": [[0, 1, "person"]]}
 
@@ -128,6 +129,43 @@ def test_folder_without_files_tells_its_folders(tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: expected a file or folder"):
         list_datasets(tmp_path / "nowhere")
+
+
+def test_relative_path_is_looked_up_under_the_data_folder(tmp_path, monkeypatch):
+    there = tmp_path / "data" / "eval" / "ood"
+    there.mkdir(parents=True)
+    write(there / "a.jsonl", ROW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NERLET_DATA", str(tmp_path / "data"))
+    assert find_data("eval/ood") == there
+    assert list_datasets("eval/ood") == [there / "a.jsonl"]
+    # What lies in the current folder comes first.
+    (tmp_path / "eval" / "ood").mkdir(parents=True)
+    assert find_data("eval/ood") == Path("eval/ood")
+
+
+def test_path_that_is_in_neither_place_names_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("NERLET_DATA", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        find_data("eval/none")
+    assert str(caught.value).startswith("eval/none: expected a file or folder of labelled texts")
+    assert str(tmp_path / "eval" / "none") in str(caught.value)
+
+
+@pytest.mark.parametrize("root", [None, ""])
+def test_path_without_a_data_folder_tells_how_to_name_one(monkeypatch, root):
+    monkeypatch.delenv("NERLET_DATA", raising=False)
+    if root is not None:
+        monkeypatch.setenv("NERLET_DATA", root)
+    with pytest.raises(InputError, match=r"eval/none: expected .* NERLET_DATA"):
+        find_data("eval/none")
+
+
+def test_absolute_path_is_looked_up_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("NERLET_DATA", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        find_data(tmp_path / "none")
+    assert "NERLET_DATA" not in str(caught.value)
 
 
 def test_two_files_of_one_name(tmp_path):
