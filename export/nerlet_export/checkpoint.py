@@ -4,6 +4,8 @@ The reference's layout and parameter names, so that reference checkpoints load h
 reference head) load there. A key too many or too few is an error, never a warning.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from nerlet.errors import BundleError, InputError
-from nerlet.manifest import CONFIG_NAME
+from nerlet.manifest import CONFIG_NAME, read_json
 from nerlet.prompt import PieceEncoder
 from nerlet_export.config import ModelConfig, read_model_config, write_model_config
 from nerlet_export.model import SpanModel
@@ -96,15 +98,48 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
 
 
-def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in the reference's layout."""
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+    """Write a checkpoint in the reference's layout.
+
+    Args:
+        directory: Made where it is missing; files of a checkpoint that it holds are replaced.
+        checkpoint: What to write.
+        half: Whether to store float16, half of the bytes.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     write_model_config(directory, checkpoint.model.config)
     state = {
-        _theirs(key): value.contiguous() for key, value in checkpoint.model.state_dict().items()
+        _theirs(key): (value.half() if half and value.is_floating_point() else value).contiguous()
+        for key, value in checkpoint.model.state_dict().items()
     }
     save_file(state, directory / SAFETENSORS_NAME)
     save_tokenizer(directory, checkpoint.tokenizer, checkpoint.tokenizer_config)
+
+
+def shrink_checkpoint(source: Path | str, target: Path | str) -> None:
+    """Write a copy of a checkpoint in half precision, training card included.
+
+    Args:
+        source: Directory of the checkpoint, the reference's or ours.
+        target: Another directory.
+
+    Raises:
+        BundleError: As in `load_checkpoint`, or the card is damaged.
+        InputError: `target` is `source`, whose weights would be lost.
+    """
+    source, target = Path(source), Path(target)
+    if source.resolve() == target.resolve():
+        raise InputError(f"{target}: expected another directory than the checkpoint's own")
+    checkpoint = load_checkpoint(source)
+    card = read_json(source / CARD_NAME) if (source / CARD_NAME).exists() else None
+    save_checkpoint(target, checkpoint, half=True)
+    if card is not None:
+        write_card(target, card)
+
+
+def write_card(directory: Path, card: Mapping[str, object]) -> None:
+    """Write what a checkpoint says of its training."""
+    (directory / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:

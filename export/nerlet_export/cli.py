@@ -1,4 +1,4 @@
-"""The `nerlet-export` command: train, convert."""
+"""The `nerlet-export` command: train, shrink, convert."""
 
 import argparse
 import logging
@@ -32,6 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run's last state")
     train.add_argument("--threads", type=int, help="PyTorch's threads, instead of the file's")
     train.set_defaults(run=_train)
+    shrink = commands.add_parser("shrink", help="copy a checkpoint in half precision")
+    shrink.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
+    shrink.add_argument("copy", metavar="OUT_DIR")
+    shrink.set_defaults(run=_shrink)
     convert = commands.add_parser("convert", help="turn a checkpoint into a verified bundle")
     convert.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     convert.add_argument("bundle", metavar="OUT_DIR")
@@ -54,6 +58,13 @@ def _train(options: argparse.Namespace) -> int:
     if options.threads is not None:
         settings = replace(settings, threads=options.threads)
     train(settings, resume=options.resume)
+    return 0
+
+
+def _shrink(options: argparse.Namespace) -> int:
+    from nerlet_export.checkpoint import shrink_checkpoint
+
+    shrink_checkpoint(options.checkpoint, options.copy)
     return 0
 
 

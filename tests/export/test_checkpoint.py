@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 from nerlet.batch import make_batch
 from nerlet.errors import BundleError
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
+from nerlet_export.cli import main
 from nerlet_export.samples import make_prompt
 from nerlet_export.tiny import ENCODERS, make_checkpoint
 from nerlet_export.verify import run_torch
@@ -164,6 +165,31 @@ def test_half_precision_is_read_as_float32(copied, saved):
     assert {parameter.dtype for parameter in checkpoint.model.parameters()} == {torch.float32}
     expected = our_logits(load_checkpoint(saved["bert"] / "checkpoint"))
     np.testing.assert_allclose(our_logits(checkpoint), expected, atol=0.2)
+
+
+def test_shrink_halves_the_weights_and_keeps_the_card(tmp_path):
+    checkpoint = make_checkpoint("bert", word_shapes=True, label_attention="isolated")
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    save_checkpoint(whole, checkpoint)
+    card = {"steps": 7, "threshold": 0.4}
+    (whole / "training.json").write_text(json.dumps(card), encoding="utf-8")
+    assert main(["shrink", str(whole), str(half)]) == 0
+    assert {value.dtype for value in load_file(half / WEIGHTS).values()} == {torch.float16}
+    assert json.loads((half / "training.json").read_text(encoding="utf-8")) == card
+    loaded = load_checkpoint(half)
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    assert loaded.model.config == checkpoint.model.config
+    np.testing.assert_allclose(our_logits(loaded), our_logits(checkpoint), atol=0.2)
+    assert main(["shrink", str(half), str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (half / WEIGHTS).read_bytes()
+
+
+def test_shrink_never_replaces_the_weights_it_reads(tmp_path, capsys):
+    save_checkpoint(tmp_path, make_checkpoint("bert"))
+    before = (tmp_path / WEIGHTS).read_bytes()
+    assert main(["shrink", str(tmp_path), f"{tmp_path}/../{tmp_path.name}"]) == 2
+    assert "another directory" in capsys.readouterr().err
+    assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
