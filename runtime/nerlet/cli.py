@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def extract(options: argparse.Namespace) -> None:
     """Print the entities of each text as soon as they are found."""
+    from nerlet.columns import find_width
     from nerlet.model import load
     from nerlet.render import can_show_colour, render_entities
 
@@ -68,7 +69,7 @@ def extract(options: argparse.Namespace) -> None:
     texts = options.texts or _read_lines(options.file)
     model = load(options.model)
     as_table = (options.format or _default_format()) == "table"
-    colour = can_show_colour(sys.stdout)
+    colour, width = can_show_colour(sys.stdout), find_width(sys.stdout)
     for text in texts:
         entities = model.predict_entities(
             text,
@@ -78,7 +79,7 @@ def extract(options: argparse.Namespace) -> None:
             multi_label=options.multi_label,
         )
         if as_table:
-            line = render_entities(text, entities, options.label, colour=colour)
+            line = render_entities(text, entities, options.label, colour=colour, width=width)
         else:
             line = json.dumps({"text": text, "entities": entities}, ensure_ascii=False)
         _print_out(line)
@@ -87,16 +88,19 @@ def extract(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Print what a model directory is."""
     from nerlet.bundle import default_bundle_path, open_bundle
-    from nerlet.render import describe_bundle, render_pairs
+    from nerlet.columns import find_width
+    from nerlet.describe import describe_bundle
+    from nerlet.render import render_sections
 
     bundle = open_bundle(options.model or default_bundle_path())
-    _print_out(render_pairs(describe_bundle(bundle)))
+    _print_out(render_sections(describe_bundle(bundle), width=find_width(sys.stdout)))
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print precision, recall and F1 of a model on labelled files."""
     from tqdm import tqdm
 
+    from nerlet.columns import find_width
     from nerlet.evaluate import evaluate as evaluate_dataset
     from nerlet.evaluate import list_datasets, read_dataset
     from nerlet.model import load
@@ -120,7 +124,8 @@ def evaluate(options: argparse.Namespace) -> None:
             json.dumps(scores_to_json(scores, per_type=options.per_type), ensure_ascii=False)
         )
     else:
-        _print_out(render_scores(scores, per_type=options.per_type))
+        width = find_width(sys.stdout)
+        _print_out(render_scores(scores, per_type=options.per_type, width=width))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,11 +1,10 @@
 """Lay out what the `nerlet` command prints for people: tables, with colour where it shows."""
 
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from nerlet.bundle import MANIFEST_NAME, Bundle
+from nerlet.columns import clean, cut, measure, pad, wrap
 from nerlet.entities import Entity
 from nerlet.evaluate import Counts, Scores, average_f1
 
@@ -14,7 +13,8 @@ _BOLD = "\x1b[1m"
 _DIM = "\x1b[2m"
 # Blue, green, magenta, cyan, yellow, red: readable on dark and light ground.
 _LABEL_COLOURS = tuple(f"\x1b[{code}m" for code in (34, 32, 35, 36, 33, 31))
-_HEADING_WIDTH = 100  # columns of a text that are shown above its entities
+_PIPE_WIDTH = 100  # columns of a table of entities where there is no terminal
+_LEAST_WIDTH = 8  # columns that are left to each cell of a terminal that is too narrow
 
 
 def can_show_colour(stream: TextIO) -> bool:
@@ -28,7 +28,12 @@ def can_show_colour(stream: TextIO) -> bool:
 
 
 def render_entities(
-    text: str, entities: Sequence[Entity], labels: Sequence[str], *, colour: bool
+    text: str,
+    entities: Sequence[Entity],
+    labels: Sequence[str],
+    *,
+    colour: bool,
+    width: int | None = None,
 ) -> str:
     """A text and below it a row for each entity: what was found, as what, with which score.
 
@@ -37,82 +42,69 @@ def render_entities(
         entities: What was found in it.
         labels: All labels asked for; a label's place decides its colour.
         colour: Whether to use terminal colours.
+        width: Columns that there are; what is longer is cut. None: no terminal, so 100.
     """
-    lines = [_paint(_cut(_clean(text), _HEADING_WIDTH), _BOLD, colour=colour)]
-    mentions = [_clean(entity["text"]) for entity in entities]
-    names = [_clean(entity["label"]) for entity in entities]
-    mention_width = max(map(_measure, mentions), default=0)
-    name_width = max(map(_measure, names), default=0)
+    width = width or _PIPE_WIDTH
+    lines = [_paint(cut(clean(text), width), _BOLD, colour=colour)]
+    names = _fit([clean(entity["label"]) for entity in entities], width // 3)
+    name_width = measure(names[0]) if names else 0
+    room = width - name_width - len("      0.00")  # with the gaps
+    mentions = _fit([clean(entity["text"]) for entity in entities], room)
     for entity, mention, name in zip(entities, mentions, names, strict=True):
         shade = _LABEL_COLOURS[labels.index(entity["label"]) % len(_LABEL_COLOURS)]
-        label = _paint(_pad(name, name_width), shade, colour=colour)
+        label = _paint(name, shade, colour=colour)
         score = _paint(f"{entity['score']:.2f}", _DIM, colour=colour)
-        lines.append(f"  {_pad(mention, mention_width)}  {label}  {score}")
+        lines.append(f"  {mention}  {label}  {score}")
     if not entities:
         lines.append(_paint("  no entities", _DIM, colour=colour))
     return "\n".join(lines)
 
 
-def describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
-    """What a model directory is, as names and values."""
-    manifest = bundle.manifest
-    if manifest is None:
-        told = [
-            ("name", bundle.path.resolve().name),
-            ("origin", f"a GLiNER export without {MANIFEST_NAME}: not recorded, nor the licence"),
-            ("architecture", "span"),
-        ]
-    else:
-        told = [
-            ("name", manifest.name),
-            ("origin", manifest.origin),
-            ("licence", manifest.license),
-            ("architecture", manifest.architecture),
-            ("precision", manifest.precision),
-            ("word shapes", "yes" if manifest.word_shapes else "no"),
-            ("labels", f"up to {manifest.max_types} in training, {manifest.label_attention}"),
-        ]
-    size = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
-    positions = bundle.max_positions
-    return [
-        *told,
-        ("directory", str(bundle.path)),
-        ("size on disk", f"{_to_size(size)}, graph {_to_size(bundle.graph_path.stat().st_size)}"),
-        ("longest text", f"{bundle.max_len} words"),
-        ("longest prompt", "no limit" if positions is None else f"{positions} pieces"),
-        ("widest entity", f"{bundle.max_width} words"),
-        ("threshold", "0.5" if bundle.threshold is None else f"{bundle.threshold:g}"),
-        *(_flatten(manifest.figures) if manifest else []),
-    ]
+def render_sections(
+    sections: Sequence[Sequence[tuple[str, str]]], *, width: int | None = None
+) -> str:
+    """Names and values in two columns, a blank line between sections.
+
+    Args:
+        sections: Names and values.
+        width: Columns that there are, into which long values are wrapped. None: each in a line.
+    """
+    name_width = max(measure(name) for section in sections for name, _ in section)
+    blocks = []
+    for section in sections:
+        lines = []
+        for name, value in section:
+            text = clean(value)
+            room = max(width - name_width - 2, _LEAST_WIDTH) if width else measure(text)
+            first, *others = wrap(text, max(room, 2))
+            lines.append(f"{pad(name, name_width)}  {first}")
+            lines += [" " * (name_width + 2) + other for other in others]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
-def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """Names and values in two columns."""
-    width = max((_measure(name) for name, _ in pairs), default=0)
-    return "\n".join(f"{_pad(name, width)}  {value}" for name, value in pairs)
+def render_scores(scores: Sequence[Scores], *, per_type: bool, width: int | None = None) -> str:
+    """One row for each dataset, in percent, and their average; its types below it if asked for.
 
-
-def render_scores(scores: Sequence[Scores], *, per_type: bool) -> str:
-    """One row for each dataset, in percent, and their average; its types below it if asked for."""
+    Args:
+        scores: Of each dataset.
+        per_type: Whether to tell of each type.
+        width: Columns that there are; longer names are cut. None: no limit.
+    """
     rows: list[tuple[str, ...]] = [("set", "sentences", "precision", "recall", "F1")]
     for each in scores:
-        rows.append((each.name, str(each.sentences), *_to_percents(each.total)))
+        rows.append((clean(each.name), str(each.sentences), *_to_percents(each.total)))
         if per_type:
             rows += [
-                (f"  {_clean(label)}", f"{counts.annotated} spans", *_to_percents(counts))
+                (f"  {clean(label)}", f"{counts.annotated} spans", *_to_percents(counts))
                 for label, counts in each.by_label.items()
             ]
     rows.append(("average", "", "", "", f"{100 * average_f1(scores):.1f}"))
-    widths = [max(map(_measure, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [
-                _pad(row[0], widths[0]),
-                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    )
+    first, *others = zip(*rows, strict=True)
+    aligned = [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
+    used = sum(2 + len(column[0]) for column in aligned)
+    names = _fit(first, width - used if width else None)
+    return "\n".join("  ".join(row) for row in zip(names, *aligned, strict=True))
 
 
 def scores_to_json(scores: Sequence[Scores], *, per_type: bool) -> dict[str, object]:
@@ -127,23 +119,6 @@ def scores_to_json(scores: Sequence[Scores], *, per_type: bool) -> dict[str, obj
             }
         sets[each.name] = figures
     return {"sets": sets, "average_f1": round(100 * average_f1(scores), 2)}
-
-
-def _flatten(figures: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested figures as names joined by spaces, with their values."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            pairs += _flatten(value, f"{prefix}{name} ")
-        else:
-            text = f"{value:g}" if isinstance(value, float) else str(value)
-            pairs.append((f"{prefix}{name}", text))
-    return pairs
-
-
-def _to_size(count: int) -> str:
-    """A number of bytes in MB, or kB where that is more telling."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _to_percents(counts: Counts) -> tuple[str, str, str]:
@@ -162,31 +137,12 @@ def _to_figures(counts: Counts) -> dict[str, float]:
     }
 
 
+def _fit(cells: Sequence[str], room: int | None) -> list[str]:
+    """Cells padded to the widest of them, cut where that is wider than there is room for."""
+    widest = max(map(measure, cells), default=0)
+    width = widest if room is None else min(widest, max(room, _LEAST_WIDTH))
+    return [pad(cut(cell, width), width) for cell in cells]
+
+
 def _paint(text: str, code: str, *, colour: bool) -> str:
     return f"{code}{text}{_RESET}" if colour else text
-
-
-def _clean(text: str) -> str:
-    """A text on one line, without characters that would steer the terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _measure(text: str) -> int:
-    """Columns that a text takes on a terminal: wide characters two, combining ones none."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    marks = sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
-    return len(text) + wide - marks
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _measure(text))
-
-
-def _cut(text: str, width: int) -> str:
-    """A text that fits into so many columns, its lost end shown as an ellipsis."""
-    if _measure(text) <= width:
-        return text
-    kept = text[: width - 1]
-    while _measure(kept) > width - 1:
-        kept = kept[:-1]
-    return kept + "…"

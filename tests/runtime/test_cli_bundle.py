@@ -51,19 +51,64 @@ def test_damaged_bundle(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+def tell(capsys: pytest.CaptureFixture[str], path: object) -> dict[str, str]:
+    """What `nerlet info` prints, by name."""
+    lines = [line for line in run(capsys, "info", path).splitlines() if line]
+    pairs = [line.split("  ", 1) for line in lines]
+    assert len({name for name, _ in pairs}) == len(lines)  # nothing is told twice
+    return {name: value.strip() for name, value in pairs}
+
+
 def test_info_of_a_bundle(tmp_path, capsys):
-    figures = {"dev": {"f1": 0.5}, "note": "by hand"}
-    path = write_bundle(tmp_path / "toy", threshold=0.25, figures=figures, max_positions=64)
-    told = dict(line.split("  ", 1) for line in run(capsys, "info", path).splitlines())
-    told = {name: value.strip() for name, value in told.items()}
+    path = write_bundle(tmp_path / "toy", threshold=0.25, max_positions=64)
+    told = tell(capsys, path)
     assert told["name"] == "toy"
     assert told["licence"] == "CC0-1.0"
     assert told["precision"] == "fp32"
     assert told["longest text"] == "30 words"
     assert told["longest prompt"] == "64 pieces"
     assert told["threshold"] == "0.25"
-    assert told["dev f1"] == "0.5"
-    assert told["note"] == "by hand"
+
+
+def test_info_tells_figures_and_training(tmp_path, capsys):
+    figures = {
+        "data": {"file": "train", "licenses": ["a", "b"], "mixture": {"set_1": 0.5, "c": 0.25}},
+        "steps": 10,
+        "examples": 20,
+        "words": 30,
+        "seconds": 40,
+        "threshold": 0.25,
+        "dev": {"sgd_x": 36.45, "y": 50.64},
+        "by_hand": True,
+    }
+    verification = {
+        "float": {"max_difference": 4.578e-05, "cells": 3},
+        "nodes": 7,
+        "int8": {"mean_score_drift": 0.25, "entity_agreement": 0.875},
+        "data": {"torch_f1": 40.25, "bundle_f1": 40.5},
+    }
+    path = write_bundle(
+        tmp_path / "toy", threshold=0.25, figures=figures, verification=verification
+    )
+    told = tell(capsys, path)
+    assert list(told)[-10:] == [
+        *("on labelled texts", "graph against PyTorch", "int8 against float", "nodes"),
+        *("F1 in training", "training", "data", "licences of data", "mixture", "by hand"),
+    ]
+    assert told["on labelled texts"] == "torch f1 40.25, bundle f1 40.5"
+    assert told["graph against PyTorch"] == "max difference 4.578e-05, cells 3"
+    assert told["int8 against float"] == "mean score drift 0.25, entity agreement 0.875"
+    assert told["F1 in training"] == "mean 43.55: sgd_x 36.45, y 50.64"
+    assert told["training"] == "10 steps, 20 examples, 30 words, 40 seconds"
+    assert told["licences of data"] == "a, b"
+    assert told["mixture"] == "set_1 0.5, c 0.25"
+    assert told["by hand"] == "yes"
+
+
+def test_info_tells_figures_of_any_form(tmp_path, capsys):
+    figures = {"data": [1, {"a": [None]}], "dev": "poor", "threshold": 0.5, "seconds": []}
+    told = tell(capsys, write_bundle(tmp_path / "toy", threshold=0.5, figures=figures))
+    assert (told["data"], told["F1 in training"]) == ("1, (a (none))", "poor")
 
 
 def test_info_of_an_export_without_manifest(tmp_path, capsys):

@@ -1,9 +1,13 @@
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nerlet.columns import find_width, measure, wrap
 from nerlet.entities import Entity
-from nerlet.render import can_show_colour, render_entities, render_pairs
+from nerlet.evaluate import Counts, Scores
+from nerlet.render import can_show_colour, render_entities, render_scores, render_sections
 from tests.runtime.fake_model import Terminal
 
 
@@ -57,5 +61,47 @@ def test_long_text_is_cut_in_the_heading():
     assert heading == "字" * 49 + "…"
 
 
-def test_pairs_line_up():
-    assert render_pairs([("a", "1"), ("bcd", "2")]) == "a    1\nbcd  2"
+def test_sections_line_up():
+    shown = render_sections([[("a", "1")], [("bcd", "2"), ("e", "x\x1b[2J")]])
+    assert shown == "a    1\n\nbcd  2\ne    x [2J"
+
+
+def test_long_values_are_wrapped_below_themselves():
+    shown = render_sections([[("a", "one two 東京東京東京"), ("b", "")]], width=11)
+    assert shown == "a  one two\n   東京東京\n   東京\nb  "
+
+
+@given(st.text(alphabet="ab 字e\u0301\u3099", max_size=30), st.integers(2, 9))
+def test_wrapping_loses_nothing_and_fits(text, width):
+    lines = wrap(text, width)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(measure(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [30, 60, 100])
+def test_entities_fit_the_terminal(width):
+    found = [entity("字" * 60, "label " * 20), entity("a", "b")]
+    labels = ["label " * 20, "b"]
+    lines = render_entities("字" * 80, found, labels, colour=False, width=width).splitlines()
+    assert max(map(measure, lines)) <= width
+    assert lines[1].endswith("  0.50")
+    assert measure(lines[1]) == measure(lines[2])
+
+
+def test_a_mark_is_not_cut_from_its_letter():
+    heading = render_entities("e\u0301" * 60, [], ["x"], colour=False, width=50).splitlines()[0]
+    assert heading == "e\u0301" * 49 + "…"
+
+
+def test_scores_fit_the_terminal():
+    counts = Counts(1, 1, 1)
+    scores = [Scores("set " * 20, 1, counts, {"字" * 50: counts, "a": counts})]
+    lines = render_scores(scores, per_type=True, width=60).splitlines()
+    assert {measure(line) for line in lines} == {60}
+    assert render_scores(scores, per_type=True).count("字") == 50
+
+
+def test_width_is_that_of_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "33")
+    assert find_width(Terminal()) == 33
+    assert find_width(io.StringIO()) is None
