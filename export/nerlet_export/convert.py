@@ -24,7 +24,6 @@ from nerlet.manifest import (
     Manifest,
     SpecialToken,
     is_threshold,
-    read_json,
     record_file,
     write_manifest,
 )
@@ -179,7 +178,7 @@ def _describe(
         max_width=config.max_width,
         max_len=config.max_len,
         max_types=config.max_types,
-        max_positions=find_positions(read_json(folder / CONFIG_NAME), folder),
+        max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         threshold=about.threshold,
         special_tokens={
             "ent": SpecialToken(config.ent_token, pieces.ent_id),

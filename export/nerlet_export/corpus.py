@@ -15,22 +15,21 @@ A row's `negatives` says which types are certainly absent; nothing else is ever 
 Every choice follows from (seed, step), so a run resumes exactly from its step number.
 """
 
-import gzip
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nerlet.errors import InputError
+from nerlet.examples import read_rows as read_labelled
+from nerlet.negatives import Row as Raw
 from nerlet.negatives import group_types
-from nerlet.prompt import PieceEncoder
+from nerlet.prompt import PieceEncoder, count_fitting
 from nerlet.words import word_shape
-from nerlet_export.data import Example
+from nerlet_export.data import Example, Layout, count_room
 
 POLICIES = (
     "open", "open-partial", "closed", "partial", "closed-split", "per-service", "closure",
@@ -107,38 +106,41 @@ class Corpus:
 
 
 def read_rows(
-    path: Path, *, licenses: Iterable[str], leave_out: Iterable[str] = ("near_mit",)
-) -> Iterator[dict[str, Any]]:
+    path: Path,
+    *,
+    licenses: Iterable[str],
+    negatives: str = "explicit",
+    leave_out: Iterable[str] = ("near_mit",),
+) -> Iterator[Raw]:
     """Read rows of the training format whose licence class is asked for.
 
+    Args:
+        path: JSON lines, perhaps gzipped.
+        licenses: Licence classes; "" stands for rows that name none.
+        negatives: The policy of rows that name none.
+        leave_out: Rows with one of these flags are left out.
+
     Raises:
-        InputError: A line is no JSON object, or its `negatives` is unknown.
+        InputError: A line is not what the format asks for, or its `negatives` is unknown.
     """
     licenses, leave_out = set(licenses), tuple(leave_out)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
-            if row.get("negatives", "closed") not in POLICIES:
-                raise InputError(
-                    f"{path}, line {number}: negatives is {row['negatives']!r}, expected one of "
-                    f"{', '.join(POLICIES)}"
-                )
-            is_allowed = row.get("license", "permissive") in licenses
-            if is_allowed and not any(row.get(flag) for flag in leave_out):
-                yield row
+    for number, (row, record) in enumerate(read_labelled(path), start=1):
+        policy = row.negatives or negatives
+        if policy not in POLICIES:
+            raise InputError(
+                f"{path}, line {number}: negatives is {policy!r}, expected one of "
+                f"{', '.join(POLICIES)}"
+            )
+        is_allowed = record.get("license", "") in licenses
+        if is_allowed and not any(record.get(flag) for flag in leave_out):
+            yield replace(row, negatives=policy, source=row.source or "own")
 
 
-def build_corpus(
-    raw_rows: Iterable[Mapping[str, Any]], encoder: PieceEncoder, *, max_words: int
-) -> Corpus:
+def build_corpus(raw_rows: Iterable[Raw], encoder: PieceEncoder, *, max_words: int) -> Corpus:
     """Turn rows into pieces once, before training; rows over `max_words` words are split."""
     raw = [part for row in raw_rows for part in split_row(row, max_words)]
     halves = _name_halves(raw)
-    words = sorted({word for row in raw for word in row["tokenized_text"]})
+    words = sorted({word for row in raw for word in row.words})
     pieces = {w: tuple(p) for w, p in zip(words, encoder.encode_units(words), strict=True)}
     shapes = {word: word_shape(word) for word in words}
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -157,83 +159,78 @@ def build_corpus(
         source_name, _, services = pool.partition("/")
         for service in services.split("+"):
             counts[pool].update(counts[_service_pool(source_name, [service])])
-    labels = sorted(set().union(*(counts[pool].keys() for pool in counts)) | _explicit(rows))
+    labels = sorted(set().union(*counts.values()) | _explicit(rows))
     label_pieces = dict(zip(labels, encoder.encode_units(labels), strict=True))
     pools = {name: _make_pool(count) for name, count in counts.items()}
     return Corpus(dict(rows), pools, label_pieces, total)
 
 
-def split_row(row: Mapping[str, Any], max_words: int) -> Iterator[Mapping[str, Any]]:
+def split_row(row: Raw, max_words: int) -> Iterator[Raw]:
     """Split a row of more than `max_words` words; an entity across a border is left out."""
-    words = row["tokenized_text"]
-    if len(words) <= max_words:
-        yield row
-        return
-    for begin in range(0, len(words), max_words):
-        end = min(begin + max_words, len(words))
-        yield {
-            **row,
-            "tokenized_text": words[begin:end],
-            "ner": [[s - begin, e - begin, t] for s, e, t in row["ner"] if begin <= s and e < end],
-        }
+    for begin in range(0, len(row.words), max_words):
+        end = min(begin + max_words, len(row.words))
+        entities = tuple(
+            (start - begin, stop - begin, label)
+            for start, stop, label in row.entities
+            if begin <= start and stop <= end
+        )
+        yield replace(row, words=row.words[begin:end], entities=entities)
 
 
 def _make_row(
-    item: Mapping[str, Any],
+    item: Raw,
     pieces: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, int],
     halves: Mapping[str, str],
 ) -> Row:
     """Pieces of one row; words without pieces go, as they do at inference."""
-    kept = [i for i, word in enumerate(item["tokenized_text"]) if pieces[word]]
+    kept = [i for i, word in enumerate(item.words) if pieces[word]]
     place = {word: i for i, word in enumerate(kept)}
     spans = tuple(
-        (place[start], place[end] + 1, label)
-        for start, end, label in item["ner"]
-        if start in place and end in place
+        (place[start], place[stop - 1] + 1, label)
+        for start, stop, label in item.entities
+        if start in place and stop - 1 in place
     )
-    policy = item.get("negatives", "closed")
-    source = item.get("source", "own")
-    present = frozenset(label for _, _, label in item["ner"]) | frozenset(item.get("present", ()))
-    pool = source
-    if policy in ("open", "open-partial"):
-        pool = "*"
-    elif policy == "explicit":
-        pool = f"{source}/none"
-    elif policy == "closed-split":
-        pool = f"{source}/{halves[min(present)] if present else 'none'}"
-    elif policy == "per-service":
-        pool = _service_pool(source, item["services"])
+    source, policy = str(item.source), str(item.negatives)
     return Row(
         source=source,
-        words=tuple(pieces[item["tokenized_text"][i]] for i in kept),
-        shapes=tuple(shapes[item["tokenized_text"][i]] for i in kept),
+        words=tuple(pieces[item.words[i]] for i in kept),
+        shapes=tuple(shapes[item.words[i]] for i in kept),
         spans=spans,
         policy=policy,
-        pool=pool,
-        known=present,
-        explicit=tuple(item.get("explicit_negatives", ())),
+        pool=_pool_of(item, source, policy, halves),
+        known=item.types | item.present,
+        explicit=tuple(sorted(item.explicit_negatives)),
     )
 
 
-def _service_pool(source: str, services: Sequence[str]) -> str:
+def _pool_of(item: Raw, source: str, policy: str, halves: Mapping[str, str]) -> str:
+    """The name of the pool that a row's negatives come from."""
+    if policy in ("open", "open-partial"):
+        return "*"
+    if policy == "explicit":
+        return f"{source}/none"
+    if policy == "closed-split":
+        return f"{source}/{halves[min(item.types)] if item.types else 'none'}"
+    if policy == "per-service":
+        return _service_pool(source, item.services)
+    return source
+
+
+def _service_pool(source: str, services: Iterable[str]) -> str:
     return f"{source}/{'+'.join(sorted(services))}"
 
 
 def _pools_of(row: Row) -> set[str]:
-    """The pools that a row's types belong to; of which of several services each is, is not said."""
+    """The pools a row's types belong to; of which of several services each is, is not said."""
     if "+" in row.pool or row.policy == "explicit":
         return {"*", row.source}
     return {"*", row.source, row.pool}
 
 
-def _name_halves(raw: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _name_halves(raw: Sequence[Raw]) -> dict[str, str]:
     """Name the half that each type of the closed-split rows is in, by its first type."""
-    types = [
-        frozenset(label for _, _, label in row["ner"])
-        for row in raw
-        if row.get("negatives") == "closed-split"
-    ]
+    types = [row.types for row in raw if row.negatives == "closed-split"]
     return {label: min(group) for label, group in group_types(types).items()}
 
 
@@ -248,7 +245,11 @@ def _make_pool(counts: Counter[str]) -> Pool:
 
 
 def draw_examples(
-    corpus: Corpus, mixture: Mapping[str, float], sampling: Sampling, rng: np.random.Generator
+    corpus: Corpus,
+    mixture: Mapping[str, float],
+    sampling: Sampling,
+    layout: Layout,
+    rng: np.random.Generator,
 ) -> Iterator[Example]:
     """Draw examples without end: a source by weight, a row of it, a crop, its labels.
 
@@ -266,13 +267,13 @@ def draw_examples(
     chances /= chances.sum()
     while True:
         rows = corpus.rows[sources[rng.choice(len(sources), p=chances)]]
-        example = make_example(rows[int(rng.integers(len(rows)))], corpus, sampling, rng)
+        example = make_example(rows[int(rng.integers(len(rows)))], corpus, sampling, layout, rng)
         if example is not None:
             yield example
 
 
 def make_example(
-    row: Row, corpus: Corpus, sampling: Sampling, rng: np.random.Generator, max_width: int = 12
+    row: Row, corpus: Corpus, sampling: Sampling, layout: Layout, rng: np.random.Generator
 ) -> Example | None:
     """Crop a row and choose its labels; None where no label can be asked for."""
     begin, end = _crop(row, sampling.crop_words, rng)
@@ -280,7 +281,7 @@ def make_example(
     shown = [
         (start - begin, stop - start - 1, label)
         for start, stop, label in seen
-        if begin <= start and stop <= end and stop - start <= max_width
+        if begin <= start and stop <= end and stop - start <= layout.max_width
     ]
     present = sorted({label for _, _, label in shown})
     asked = [label for label in present if rng.random() >= sampling.drop_type]
@@ -289,6 +290,11 @@ def make_example(
     labels = [str(label) for label in rng.permutation(asked + negatives)]
     if not labels:
         return None
+    room = count_room(layout, (corpus.label_pieces[label] for label in labels))
+    end = begin + count_fitting([len(word) for word in row.words[begin:end]], room)
+    if end == begin:
+        return None
+    shown = [span for span in shown if span[0] + span[1] < end - begin]
     index = {label: i for i, label in enumerate(labels)}
     positives = sorted({(s, w, index[label]) for s, w, label in shown if label in index})
     spans = sorted({(s, w) for s, w, _ in shown})

@@ -7,7 +7,7 @@ each distinct label of a batch is encoded once, whichever texts ask for it.
 Axes: B texts, L words, K widths, C labels of a text, U distinct labels, N pieces, S spans.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -130,6 +130,7 @@ class Layout:
         ent_id: Piece id of [ENT].
         sep_id: Piece id of `<<SEP>>`.
         max_width: K.
+        max_positions: Most pieces of a prompt; None for no limit.
         is_isolated: Labels are blocks of their own, each encoded once a batch.
         is_mean: A label's vector is the mean over its block instead of the [ENT] position.
         has_shapes: Segments carry word shapes.
@@ -140,9 +141,18 @@ class Layout:
     ent_id: int
     sep_id: int
     max_width: int
+    max_positions: int | None
     is_isolated: bool
     is_mean: bool
     has_shapes: bool
+
+
+def count_room(layout: Layout, label_pieces: Iterable[Sequence[int]]) -> int | None:
+    """Pieces that a prompt has left for words beside its labels; None for no limit."""
+    if layout.max_positions is None:
+        return None
+    used = len(layout.prefix) + sum(1 + len(own) for own in label_pieces) + 1 + len(layout.suffix)
+    return max(0, layout.max_positions - used)
 
 
 def make_batch(

@@ -7,8 +7,9 @@ rows without any trace say that `date` is absent. Other types get no negatives f
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+
+from nerlet.negatives import Row
 
 SOURCE = "dates"
 LABEL = "date"
@@ -25,45 +26,44 @@ _DATE = re.compile(
     rf"{_MONTH}(?: \.)? {_DAY}(?: ,)? {_YEAR}|{_DAY} (?:of )?{_MONTH}(?: ,)? {_YEAR}"
     rf"|{_MONTH}(?: ,)? {_YEAR}|{_MONTH}(?: \.)? {_DAY}|{_DAY} (?:of )?{_MONTH}"
     rf"|{_YEAR}-\d\d?-\d\d?|\d\d?/\d\d?/{_YEAR}|\d\d? / \d\d? / {_YEAR}"
-    rf"|(?<=\bin ){_YEAR}|(?<=\bsince ){_YEAR}|(?<=\buntil ){_YEAR}|(?<=\bof ){_YEAR}"
+    rf"|(?<=\bin ){_YEAR}|(?<=\bsince ){_YEAR}|(?<=\buntil ){_YEAR}"
     rf")(?!\S)"
 )
 # What might be a date or a part of one; a row with such a trace outside the matches is left out.
 _TRACE = re.compile(
-    rf"\d|(?<!\S){_MONTH}(?!\S)|(?i:day|month|year|week|centur|decade|today|tonight|yesterday|"
-    r"spring|summer|autumn|winter|morning|evening|noon|ago\b|\bera\b|\bperiod|monday|friday)"
+    rf"\d|(?<!\S){_MONTH}(?!\S)|(?i:day|month|year|week|weekend|centur|decade|tonight|tomorrow|"
+    r"yesterday|spring|summer|autumn|winter|\bfall\b|morning|evening|night|noon|ago\b|\bera\b|"
+    r"\bage\b|\bages\b|period|season|quarter|christmas|easter|thanksgiving|\beve\b|ramadan|"
+    r"twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties|\bnow\b|\bsoon\b|"
+    r"\brecent|currently|eighteen|nineteen|\bdates?\b|\btime)"
 )
 
 
-def derive_dates(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def derive_dates(rows: Iterable[Row]) -> Iterator[Row]:
     """Make rows of the source "dates" out of other rows.
 
     Args:
-        rows: In the training format.
+        rows: As read.
 
     Yields:
         For each row that the rules are sure of: its entities and its dates, or `date` among its
         `explicit_negatives`; `negatives` is "explicit", so nothing else is taken as absent.
     """
     for row in rows:
-        dates = find_dates(row["tokenized_text"])
-        if dates is None or any(label == LABEL for _, _, label in row["ner"]):
+        dates = find_dates(row.words)
+        if dates is None or LABEL in row.types or _clash(row.entities, dates):
             continue
-        if any(
-            start <= last and first <= end for start, end, _ in row["ner"] for first, last in dates
-        ):
-            continue
-        yield {
-            "tokenized_text": row["tokenized_text"],
-            "ner": [*row["ner"], *([first, last, LABEL] for first, last in dates)],
-            "source": SOURCE if dates else f"{SOURCE}-none",
-            "negatives": "explicit",
-            "explicit_negatives": [] if dates else [LABEL],
-        }
+        yield Row(
+            words=row.words,
+            entities=(*row.entities, *((start, end, LABEL) for start, end in dates)),
+            source=SOURCE if dates else f"{SOURCE}-none",
+            negatives="explicit",
+            explicit_negatives=frozenset() if dates else frozenset({LABEL}),
+        )
 
 
-def find_dates(words: list[str]) -> list[tuple[int, int]] | None:
-    """Find the dates of a text, first and last word each; None where the rules are not sure."""
+def find_dates(words: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Find the dates of a text, half-open ranges of words; None where the rules are not sure."""
     text = " ".join(words)
     place = {}
     offset = 0
@@ -75,4 +75,9 @@ def find_dates(words: list[str]) -> list[tuple[int, int]] | None:
     if _TRACE.search(rest):
         return None
     ends = {begin + len(words[index]): index for begin, index in place.items()}
-    return [(place[begin], ends[end]) for begin, end in found]
+    return [(place[begin], ends[end] + 1) for begin, end in found]
+
+
+def _clash(entities: Iterable[tuple[int, int, str]], dates: Sequence[tuple[int, int]]) -> bool:
+    """Whether a date overlaps an entity."""
+    return any(start < stop and first < end for start, end, _ in entities for first, stop in dates)

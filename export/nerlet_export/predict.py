@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nerlet.bundle import find_positions
 from nerlet.decode import Span, select_spans
+from nerlet.prompt import count_fitting
 from nerlet.scores import find_candidates
 from nerlet.words import word_shape
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.data import Batch, Example, Layout, make_batch
+from nerlet_export.data import Batch, Example, Layout, count_room, make_batch
 
 # Pieces of text in one run: enough to fill the cores, little enough to stay small.
 _RUN_PIECES = 2000
@@ -31,13 +33,14 @@ class TorchPredictor:
     def __call__(
         self, sentences: Sequence[Sequence[str]], labels: Sequence[str]
     ) -> list[list[Span]]:
-        """Find the spans of each sentence; words past `max_len` are not looked at."""
+        """Find the spans of each sentence, as far as the model takes it."""
         labels = list(dict.fromkeys(labels))
         pieces = dict(zip(labels, self._encoder.encode_units(labels), strict=True))
         found: list[list[Span]] = [[] for _ in sentences]
         examples: dict[int, tuple[Example, list[int]]] = {}
+        room = count_room(self._layout, pieces.values())
         for index, words in enumerate(sentences):
-            example, kept = self._read(words[: self._model.config.max_len], labels)
+            example, kept = self._read(words, labels, room)
             if example.words:
                 examples[index] = (example, kept)
         order = sorted(examples, key=lambda index: examples[index][0].size)
@@ -50,10 +53,13 @@ class TorchPredictor:
                 ]
         return found
 
-    def _read(self, words: Sequence[str], labels: Sequence[str]) -> tuple[Example, list[int]]:
-        """A sentence as pieces, and the index of each word that has any."""
+    def _read(
+        self, words: Sequence[str], labels: Sequence[str], room: int | None
+    ) -> tuple[Example, list[int]]:
+        """A sentence as pieces, cut as the runtime cuts it, and the index of each kept word."""
         pieces = self._encoder.encode_units(list(words)) if words else []
-        kept = [index for index, own in enumerate(pieces) if own]
+        kept = [index for index, own in enumerate(pieces) if own][: self._model.config.max_len]
+        kept = kept[: count_fitting([len(pieces[index]) for index in kept], room)]
         return (
             Example([pieces[i] for i in kept], [word_shape(words[i]) for i in kept], labels),
             kept,
@@ -83,6 +89,7 @@ def prompt_layout(checkpoint: Checkpoint) -> Layout:
         ent_id=encoder.ent_id,
         sep_id=encoder.sep_id,
         max_width=config.max_width,
+        max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         is_isolated=config.label_attention == "isolated",
         is_mean=config.label_pooling == "mean",
         has_shapes=config.word_shapes,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nerlet.batch import Tensor, make_batch
-from nerlet.bundle import count_positions
+from nerlet.bundle import find_positions
 from nerlet.prompt import Prompt, build_prompt
 from nerlet.words import split_words, word_shape
 from nerlet_export.checkpoint import Checkpoint
@@ -71,7 +71,7 @@ def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Pro
         encoder.encode_units(labels),
         encoder.encode_units(words),
         max_len=config.max_len,
-        max_positions=count_positions(config.encoder),
+        max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         word_shapes=[word_shape(word) for word in words],
     )
 

@@ -22,7 +22,9 @@ class Data:
         train: JSON lines in the training format, perhaps gzipped.
         mixture: Weight of each source; empty for every row alike.
         derive_dates: Whether to make the sources "dates" and "dates-none" out of the others.
-        licenses: Licence classes of rows that may be used.
+        licenses: Licence classes of rows that may be used; "" for rows that name none.
+        negatives: Which absent types are certain in rows that do not say (`corpus`): "closed" for
+            your own rows, where every type of the file is always labelled.
         dev: Folder of labelled files, F1 on which chooses checkpoint and threshold; "" for none.
         dev_sentences: Sentences read of each dev file, in the order of the file.
     """
@@ -31,6 +33,7 @@ class Data:
     mixture: Mapping[str, float] = field(default_factory=dict)
     derive_dates: bool = False
     licenses: tuple[str, ...] = ("permissive",)
+    negatives: str = "explicit"
     dev: str = ""
     dev_sentences: int = 100
 

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from nerlet.errors import NerletError
 from nerlet_export.checkpoint import (
-    CARD_NAME,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
     start_model,
+    write_card,
 )
 from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
@@ -162,14 +162,14 @@ def make_optimizer(model: SpanModel, options: Optimization) -> torch.optim.Optim
 
 
 def step_examples(
-    corpus: Corpus, mixture: Mapping[str, float], settings: Settings, pool: int
+    corpus: Corpus, mixture: Mapping[str, float], layout: Layout, settings: Settings, pool: int
 ) -> list[list[Example]]:
     """The examples of `_POOL_BATCHES` neighbouring steps: like lengths together, steps shuffled."""
     rng = np.random.default_rng([settings.seed, pool])
     budget = settings.optimization.batch_pieces
     examples: list[Example] = []
     total = 0
-    for example in draw_examples(corpus, mixture, settings.sampling, rng):
+    for example in draw_examples(corpus, mixture, settings.sampling, layout, rng):
         examples.append(example)
         total += example.size
         if total >= budget * _POOL_BATCHES and len(examples) >= _POOL_BATCHES:
@@ -191,7 +191,7 @@ def _batches(
     pool = step // _POOL_BATCHES
     skip = step % _POOL_BATCHES
     while True:
-        for examples in step_examples(corpus, mixture, settings, pool)[skip:]:
+        for examples in step_examples(corpus, mixture, layout, settings, pool)[skip:]:
             yield make_batch(examples, corpus.label_pieces, layout)
         pool, skip = pool + 1, 0
 
@@ -199,7 +199,7 @@ def _batches(
 def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
     path = Path(settings.data.train)
-    rows = list(read_rows(path, licenses=settings.data.licenses))
+    rows = list(read_rows(path, licenses=settings.data.licenses, negatives=settings.data.negatives))
     if settings.data.derive_dates:
         rows += list(derive_dates(rows))
     max_words = checkpoint.model.config.max_len
@@ -246,7 +246,7 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
         "threshold": dev.threshold if dev else None,
         "dev": {name: round(100 * f1, 2) for name, f1 in dev.by_file.items()} if dev else {},
     }
-    (directory / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_card(directory, card)
 
 
 def _start(settings: Settings) -> Checkpoint:

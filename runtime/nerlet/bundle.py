@@ -191,7 +191,7 @@ def _open_reference_export(directory: Path) -> Bundle:
         sep=_find_marker(tokenizer, config["sep_token"], directory),
         max_width=_read_count(config, "max_width", config_path),
         max_len=_read_count(config, "max_len", config_path),
-        max_positions=find_positions(config, directory),
+        max_positions=_find_positions(config, directory),
         threshold=None,
         manifest=None,
     )
@@ -268,25 +268,32 @@ def _find_marker(tokenizer: Tokenizer, text: object, directory: Path) -> Special
     return SpecialToken(str(text), marker_id)
 
 
-def find_positions(config: Mapping[str, object], directory: Path) -> int | None:
+def find_positions(encoder: Mapping[str, object], tokenizer: Mapping[str, object]) -> int | None:
     """Return how many pieces a model takes: the encoder's limit or the tokenizer's, if smaller.
 
     Args:
-        config: The model's `gliner_config.json`.
-        directory: Where its `tokenizer_config.json` is, if it has one.
+        encoder: The encoder's `config.json`; empty where there is none.
+        tokenizer: The `tokenizer_config.json`; empty where there is none.
 
     Returns:
         The limit, special pieces included, or None.
 
     Source: GLiNER's processor, which truncates to the tokenizer's limit.
     """
-    encoder_config = config.get("encoder_config")
-    limits = [count_positions(encoder_config)] if isinstance(encoder_config, dict) else []
-    tokenizer_config = directory / TOKENIZER_CONFIG_NAME
-    if tokenizer_config.exists():
-        limit = read_json(tokenizer_config).get("model_max_length")
-        limits.append(int(limit) if isinstance(limit, int | float) and limit < _NO_LIMIT else None)
+    limit = tokenizer.get("model_max_length")
+    limits = [count_positions(encoder)]
+    if isinstance(limit, int | float) and limit < _NO_LIMIT:
+        limits.append(int(limit))
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _find_positions(config: Mapping[str, object], directory: Path) -> int | None:
+    """Return the limit of a reference export, from its files."""
+    encoder = config.get("encoder_config")
+    path = directory / TOKENIZER_CONFIG_NAME
+    return find_positions(
+        encoder if isinstance(encoder, dict) else {}, read_json(path) if path.exists() else {}
+    )
 
 
 def count_positions(encoder_config: Mapping[str, object]) -> int | None:

@@ -109,6 +109,21 @@ def list_datasets(path: str | Path) -> list[Path]:
     return files
 
 
+def read_rows(path: str | Path) -> Iterator[tuple[Row, Mapping[str, object]]]:
+    """Read the rows of a labelled file without a labels line, one by one.
+
+    Yields:
+        Each row, and the record that it was read from, for fields that only training knows.
+
+    Raises:
+        InputError: As in `read_dataset`.
+    """
+    for number, line in enumerate(_read_lines(Path(path)), start=1):
+        where = f"{path}, line {number}"
+        record = _parse_record(line, where)
+        yield _read_row(record, None, where), record
+
+
 def read_dataset(path: str | Path) -> Dataset:
     """Read one labelled file.
 

@@ -148,7 +148,7 @@ def build_prompt(
     candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
     room = _count_room(len(head) + len(encoder.suffix_ids), len(label_pieces), max_positions)
     sizes = [len(word_pieces[index]) for index in candidates[:max_len]]
-    kept_count = _count_fitting(sizes, room)
+    kept_count = count_fitting(sizes, room)
     kept, sizes = candidates[:kept_count], sizes[:kept_count]
     body = [piece for index in kept for piece in word_pieces[index]]
     ids = np.array([*head, *body, *encoder.suffix_ids], dtype=np.int64)
@@ -203,7 +203,7 @@ def _count_room(used: int, label_count: int, max_positions: int | None) -> int |
     return max_positions - used
 
 
-def _count_fitting(sizes: Sequence[int], room: int | None) -> int:
+def count_fitting(sizes: Sequence[int], room: int | None) -> int:
     """Return how many of the first words fit into `room` pieces."""
     if room is None:
         return len(sizes)

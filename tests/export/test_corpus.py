@@ -1,11 +1,13 @@
 """Rows to examples: no negative that a row does not allow, no entity out of place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nerlet.errors import InputError
+from nerlet.negatives import Row
 from nerlet.words import word_shape
 from nerlet_export.corpus import (
     Sampling,
@@ -15,20 +17,18 @@ from nerlet_export.corpus import (
     read_rows,
     split_row,
 )
+from nerlet_export.predict import prompt_layout
 from nerlet_export.tiny import make_checkpoint
 
+LAYOUT = prompt_layout(make_checkpoint("bert", max_width=12))
 PLAIN = Sampling(drop_type=0.0, lower_text=0.0, upper_text=0.0, no_shapes=0.0)
 
 
 def row(words, ner, source="s", negatives="closed", **more):
-    return {
-        "tokenized_text": words.split(),
-        "ner": ner,
-        "source": source,
-        "negatives": negatives,
-        "license": "permissive",
-        **more,
-    }
+    """A row as read; `ner` as files have it, with inclusive ends."""
+    sets = {key: frozenset(value) for key, value in more.items()}
+    entities = tuple((start, last + 1, label) for start, last, label in ner)
+    return Row(tuple(words.split()), entities, source=source, negatives=negatives, **sets)
 
 
 ROWS = [
@@ -61,7 +61,7 @@ def corpus():
 
 def draw(row, corpus, rng, sampling=PLAIN):
     """One example of a row that always gives one."""
-    example = make_example(row, corpus, sampling, rng)
+    example = make_example(row, corpus, sampling, LAYOUT, rng)
     assert example is not None
     return example
 
@@ -72,7 +72,7 @@ def labels_asked(corpus, source, index):
     rows = corpus.rows[source]
     asked: set[str] = set()
     for _ in range(60):
-        example = make_example(rows[index], corpus, PLAIN, rng)
+        example = make_example(rows[index], corpus, PLAIN, LAYOUT, rng)
         asked.update(example.labels if example else ())
     return asked
 
@@ -139,8 +139,8 @@ def test_spans_wider_than_k_are_neither_targets_nor_negatives():
 
 def test_long_rows_are_split_without_losing_words():
     parts = list(split_row(row("a b c d e", [[0, 1, "x"], [1, 2, "y"], [3, 4, "z"]]), 2))
-    assert [part["tokenized_text"] for part in parts] == [["a", "b"], ["c", "d"], ["e"]]
-    assert [part["ner"] for part in parts] == [[[0, 1, "x"]], [], []]
+    assert [part.words for part in parts] == [("a", "b"), ("c", "d"), ("e",)]
+    assert [part.entities for part in parts] == [((0, 2, "x"),), (), ()]
 
 
 def test_shapes_can_be_those_of_lower_cased_text(corpus):
@@ -149,21 +149,70 @@ def test_shapes_can_be_those_of_lower_cased_text(corpus):
     assert set(example.shapes) == {word_shape("ann")}
 
 
+def write(path, *records):
+    base = {"tokenized_text": ["a"], "ner": [[0, 0, "x"]], "negatives": "closed"}
+    path.write_text("\n".join(json.dumps(base | record) for record in records))
+    return path
+
+
 def test_licences_and_flags_choose_rows(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    kept = row("a", [])
-    lines = [kept, row("b", [], license="unclear"), row("c", [], near_mit=True)]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    assert list(read_rows(path, licenses=["permissive"])) == [kept]
+    path = write(
+        tmp_path / "rows.jsonl",
+        {"source": "kept", "license": "permissive"},
+        {"source": "unclear", "license": "unclear"},
+        {"source": "near", "license": "permissive", "near_mit": True},
+        {"source": "unsaid"},
+    )
+    assert [row.source for row in read_rows(path, licenses=["permissive"])] == ["kept"]
+    assert [row.source for row in read_rows(path, licenses=[""])] == ["unsaid"]
 
 
-def test_an_unknown_policy_is_an_error_with_its_line(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row("a", [], negatives="perhaps")))
-    with pytest.raises(InputError, match=r"line 1: negatives is 'perhaps'"):
-        list(read_rows(path, licenses=["permissive"]))
+def test_rows_that_say_nothing_of_negatives_get_none_unless_told(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"license": "own", "negatives": None})
+    (silent,) = read_rows(path, licenses=["own"])
+    (told,) = read_rows(path, licenses=["own"], negatives="closed")
+    assert (silent.negatives, told.negatives) == ("explicit", "closed")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"license": "own", "negatives": "perhaps"}, "line 1: negatives is 'perhaps'"),
+        ({"license": "own", "ner": [[0, 1, "x"]]}, "line 1: expected .start, end_inclusive, type."),
+        ({"license": "own", "tokenized_text": "a"}, "line 1: expected a list of strings"),
+    ],
+)
+def test_bad_rows_are_errors_with_their_line(tmp_path, record, message):
+    with pytest.raises(InputError, match=message):
+        list(read_rows(write(tmp_path / "rows.jsonl", record), licenses=["own"]))
+
+
+@pytest.mark.parametrize("max_width", [4, 16])
+def test_entities_are_targets_up_to_the_models_own_width(max_width):
+    wide = row("a b c d e f g h i j k l m n o p", [[0, 5, "six"], [6, 15, "ten"], [6, 6, "one"]])
+    corpus = build_corpus([wide], make_checkpoint("bert").pieces, max_words=50)
+    layout = replace(LAYOUT, max_width=max_width)
+    example = make_example(corpus.rows["s"][0], corpus, PLAIN, layout, np.random.default_rng(0))
+    assert example is not None
+    found = {(start, width, example.labels[label]) for start, width, label in example.positives}
+    ten, six = (6, 9, "ten"), (0, 5, "six")
+    assert found == ({(6, 0, "one")} if max_width == 4 else {(6, 0, "one"), six, ten})
+
+
+def test_texts_are_cut_to_the_encoders_positions():
+    long = row("ab cd ef gh", [[0, 0, "x"], [3, 3, "x"]])
+    corpus = build_corpus([long], make_checkpoint("bert").pieces, max_words=50)
+    # [CLS] [ENT] x <<SEP>> [SEP] are five pieces, each word is two.
+    layout = replace(LAYOUT, max_positions=10)
+    example = make_example(corpus.rows["s"][0], corpus, PLAIN, layout, np.random.default_rng(0))
+    assert example is not None
+    assert len(example.words) == 2
+    assert example.positives == [(0, 0, 0)]
+    nothing = replace(LAYOUT, max_positions=6)
+    rng = np.random.default_rng(0)
+    assert make_example(corpus.rows["s"][0], corpus, PLAIN, nothing, rng) is None
 
 
 def test_a_mixture_of_unknown_sources_is_an_error(corpus):
     with pytest.raises(InputError, match="source 'nowhere' has no rows"):
-        next(draw_examples(corpus, {"nowhere": 1.0}, PLAIN, np.random.default_rng(0)))
+        next(draw_examples(corpus, {"nowhere": 1.0}, PLAIN, LAYOUT, np.random.default_rng(0)))

@@ -15,6 +15,7 @@ def layout(*, is_isolated: bool, is_mean: bool = False) -> Layout:
         ent_id=90,
         sep_id=91,
         max_width=2,
+        max_positions=None,
         is_isolated=is_isolated,
         is_mean=is_mean,
         has_shapes=True,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nerlet.negatives import Row
 from nerlet_export.derive import derive_dates, find_dates
 
 
@@ -21,7 +22,7 @@ def test_written_dates_are_found_whole(text, dates):
     words = text.split()
     found = find_dates(words)
     assert found is not None
-    assert [" ".join(words[first : last + 1]) for first, last in found] == dates
+    assert [" ".join(words[start:end]) for start, end in found] == dates
 
 
 @pytest.mark.parametrize(
@@ -32,24 +33,24 @@ def test_texts_that_may_hold_other_dates_are_left_out(text):
     assert find_dates(text.split()) is None
 
 
+def row(text, *entities):
+    return Row(tuple(text.split()), entities, source="s", negatives="closed")
+
+
 def test_rows_keep_their_entities_and_get_no_other_negatives():
-    source = {
-        "tokenized_text": ["Ann", "left", "in", "1990"],
-        "ner": [[0, 0, "person"]],
-        "source": "s",
-    }
-    none = {"tokenized_text": ["Ann", "left"], "ner": [[0, 0, "person"]], "source": "s"}
-    dated, undated = derive_dates([source, none])
-    assert dated["ner"] == [[0, 0, "person"], [3, 3, "date"]]
-    assert (dated["source"], dated["explicit_negatives"]) == ("dates", [])
-    assert (undated["source"], undated["explicit_negatives"]) == ("dates-none", ["date"])
-    assert {dated["negatives"], undated["negatives"]} == {"explicit"}
+    person = (0, 1, "person")
+    dated, undated = derive_dates([row("Ann left in 1990", person), row("Ann left", person)])
+    assert dated.entities == (person, (3, 4, "date"))
+    assert (dated.source, dated.explicit_negatives) == ("dates", frozenset())
+    assert undated.source == "dates-none"
+    assert undated.explicit_negatives == frozenset({"date"})
+    assert {dated.negatives, undated.negatives} == {"explicit"}
 
 
 def test_a_date_inside_an_entity_is_left_out():
-    row = {
-        "tokenized_text": ["the", "May", "1", ",", "1990", "Act"],
-        "ner": [[1, 5, "law"]],
-        "source": "s",
-    }
-    assert list(derive_dates([row])) == []
+    assert list(derive_dates([row("the May 1 , 1990 Act", (1, 6, "law"))])) == []
+
+
+@pytest.mark.parametrize("text", ["see you tomorrow", "since the sixties", "at Christmas"])
+def test_rows_with_dates_in_other_words_do_not_say_that_there_is_none(text):
+    assert list(derive_dates([row(text)])) == []

@@ -18,7 +18,7 @@ from nerlet_export.predict import TorchPredictor, prompt_layout
 from nerlet_export.settings import Data, Optimization, Settings, read_settings
 from nerlet_export.tiny import make_checkpoint
 
-NAMES = ["Ann", "Bob", "Eve", "Dan"]
+NAMES = ["Ann", "Bob", "Mia", "Dan"]
 CITIES = ["Rome", "Oslo", "Lima", "Bonn"]
 
 
@@ -29,7 +29,8 @@ def write_rows(path, count=64):
         name, city = rng.choice(NAMES), rng.choice(CITIES)
         words = [*(["so"] * int(rng.integers(1, 4))), name, "is", "in", city]
         ner = [[len(words) - 4, len(words) - 4, "person"], [len(words) - 1] * 2 + ["city"]]
-        lines.append({"tokenized_text": words, "ner": ner, "source": "toy", "negatives": "closed"})
+        row = {"tokenized_text": words, "ner": ner, "source": "toy", "negatives": "closed"}
+        lines.append({**row, "license": "permissive"})
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
@@ -63,7 +64,7 @@ def test_a_run_learns_its_rows(settings):
     assert dev is not None
     assert dev.f1_at_half > 0.9
     predict = TorchPredictor(load_checkpoint(longer.directory / "last"), threshold=0.5)
-    (spans,) = predict([["so", "Eve", "is", "in", "Lima"]], ["city", "person"])
+    (spans,) = predict([["so", "Mia", "is", "in", "Lima"]], ["city", "person"])
     assert [(s.start, s.end, s.label) for s in spans] == [(1, 2, 1), (4, 5, 0)]
 
 
@@ -170,7 +171,9 @@ def test_encoder_and_heads_have_their_own_rates():
 def test_batches_hold_like_lengths_and_the_budget(settings):
     checkpoint = load_checkpoint(settings.start)
     corpus = training.load_corpus(settings, checkpoint)
-    parts = training.step_examples(corpus, {"toy": 1.0}, settings, pool=3)
+    parts = training.step_examples(
+        corpus, {"toy": 1.0}, prompt_layout(checkpoint), settings, pool=3
+    )
     assert len(parts) == 8
     sizes = [sum(example.size for example in part) for part in parts]
     assert all(30 <= size <= 90 for size in sizes)
