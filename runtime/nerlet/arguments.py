@@ -16,7 +16,7 @@ Threshold = float | Sequence[float | None] | None
 Flag = bool | Sequence[bool]
 GivenSpans = Sequence[Sequence[Mapping[str, Any]]]
 
-# Arguments of the reference that change nothing while they are empty.
+# Arguments of the reference that change nothing while they are None or False.
 _REFERENCE_ONLY = frozenset({"packing_config", "return_vectors", "return_label_vectors"})
 
 
@@ -52,7 +52,7 @@ def refuse_unknown(arguments: Mapping[str, object]) -> None:
     for name, value in arguments.items():
         if name not in _REFERENCE_ONLY:
             raise InputError(f"{name}: expected no such argument, found {value!r}; leave it out")
-        if value:
+        if value is not None and value is not False:
             raise InputError(
                 f"{name}: expected None or False, found {value!r}; "
                 "nerlet does not have this part of GLiNER, leave it out"

@@ -159,9 +159,9 @@ class GLiNER:
         threshold: Threshold = None,
         multi_label: Flag = False,  # noqa: FBT002  # as above
         batch_size: int | None = None,
-        *,
+        packing_config: None = None,
         input_spans: GivenSpans | None = None,
-        return_class_probs: bool = False,
+        return_class_probs: bool = False,  # noqa: FBT001, FBT002  # as above
         **unknown: object,
     ) -> list[list[Entity]]:
         """Find the entities of many texts.
@@ -175,6 +175,7 @@ class GLiNER:
             multi_label: One span may have several labels. Or one per text.
             batch_size: Texts in one run on a GPU, 8 by default. On a CPU each text runs alone,
                 which is as fast and keeps its scores free of its neighbours.
+            packing_config: Only None: nerlet does not have this part of the reference.
             input_spans: For each text a list of {"start", "end"} offsets, the only spans that may
                 be found.
             return_class_probs: Add `class_probs`, the five best labels of each entity.
@@ -189,7 +190,7 @@ class GLiNER:
         Warns:
             UserWarning: Words past the end of what the model takes were cut.
         """
-        refuse_unknown(unknown)
+        refuse_unknown({"packing_config": packing_config, **unknown})
         checked = read_texts(texts)
         count = len(checked)
         tasks = read_tasks(

@@ -313,6 +313,20 @@ def test_empty_arguments_of_the_reference_change_nothing(toy):
     assert found == toy.predict_entities(TEXT, LABELS)
 
 
+def test_arguments_after_the_batch_size_go_by_position(toy):
+    spans = [[{"start": 0, "end": 4}]]
+    arguments = (True, None, False, 8, None, spans, True)
+    (found,) = toy.inference([TEXT], LABELS, *arguments)
+    assert pairs(found) == [("Bill", "person")]
+    assert next(iter(found[0]["class_probs"])) == "person"
+
+
+@pytest.mark.parametrize("packing", [object(), {"a": 1}, [], {}, 0])
+def test_packing_is_refused(toy, packing):
+    with pytest.raises(InputError, match=r"^packing_config: expected None or False, found"):
+        toy.inference([TEXT], LABELS, packing_config=packing)
+
+
 @pytest.mark.parametrize("sentences", [3, "Ada", {"a": 1}, ["Ada"], [["Ada", 3]], [None]])
 def test_bad_sentences_are_refused(toy, sentences):
     with pytest.raises(InputError, match=r"^sentences"):

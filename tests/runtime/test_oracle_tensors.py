@@ -3,6 +3,7 @@
 Scores differ in the last bits (two sigmoids in float32), so they are compared within 1e-6.
 """
 
+import inspect
 import random
 import warnings
 from types import SimpleNamespace
@@ -192,6 +193,25 @@ def test_entities_are_the_references(reference):
         assert_equal_entities(reference.ours.predict_entities(text, labels, **options), theirs)
         compared += len(theirs)
     assert compared > 500
+
+
+def list_positional(method) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(method).parameters.values()
+    return [own.name for own in parameters if own.kind in kinds]
+
+
+@pytest.mark.parametrize("name", ["inference", "predict_entities"])
+def test_arguments_by_position_are_the_references(reference, name):
+    theirs = list_positional(getattr(type(reference.model), name))
+    assert len(theirs) > 6
+    assert list_positional(getattr(nerlet.GLiNER, name)) == theirs
+
+
+def test_the_older_name_takes_at_least_the_references_positions(reference):
+    theirs = list_positional(type(reference.model).batch_predict_entities)
+    ours = list_positional(nerlet.GLiNER.batch_predict_entities)
+    assert ours[: len(theirs)] == theirs
 
 
 def test_every_form_of_arguments_means_the_same(reference):
