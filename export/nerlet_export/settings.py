@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Where rows come from.
+    """Where rows come from; `train` and `dev` are found by `nerlet.examples.find_data`.
 
     Attributes:
         train: JSON lines in the training format, perhaps gzipped.

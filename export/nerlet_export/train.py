@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from nerlet.errors import NerletError
+from nerlet.examples import find_data
 from nerlet_export.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -198,7 +199,7 @@ def _batches(
 
 def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
-    path = Path(settings.data.train)
+    path = find_data(settings.data.train)
     rows = list(read_rows(path, licenses=settings.data.licenses, negatives=settings.data.negatives))
     if settings.data.derive_dates:
         rows += list(derive_dates(rows))

@@ -34,9 +34,10 @@ def labelled(tmp_path):
     return tmp_path
 
 
-def test_a_float_bundle_passes_and_records_what_it_reached(labelled):
+def test_a_float_bundle_passes_and_records_what_it_reached(labelled, monkeypatch):
+    monkeypatch.setenv("NERLET_DATA", str(labelled))
     manifest = convert(
-        labelled / "checkpoint", labelled / "bundle", precision="fp32", dev=labelled / "dev.jsonl"
+        labelled / "checkpoint", labelled / "bundle", precision="fp32", dev="dev.jsonl"
     )
     report = manifest.verification["data"]
     assert isinstance(report, dict)

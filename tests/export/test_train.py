@@ -181,6 +181,17 @@ def test_batches_hold_like_lengths_and_the_budget(settings):
     assert max(spread) <= 1
 
 
+def test_data_is_found_under_the_variable(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "start")
+    monkeypatch.setenv("NERLET_DATA", str(tmp_path))
+    data = replace(settings.data, train="train.jsonl", dev="dev")
+    dev = training.train(replace(settings, data=data))
+    assert dev is not None
+    monkeypatch.delenv("NERLET_DATA")
+    with pytest.raises(InputError, match="NERLET_DATA"):
+        training.train(replace(settings, data=data, directory=tmp_path / "other"))
+
+
 def test_derived_dates_join_the_corpus(settings):
     derived = replace(settings, data=replace(settings.data, derive_dates=True))
     corpus = training.load_corpus(derived, load_checkpoint(settings.start))
