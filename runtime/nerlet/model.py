@@ -269,15 +269,18 @@ class GLiNER:
         warn_of_lost_words(lost_words, self.bundle.max_len, self.bundle.max_positions)
 
     def _build_prompt(self, words: Sequence[Word], label_pieces: list[list[int]]) -> Prompt:
+        max_len, max_positions = self.bundle.max_len, self.bundle.max_positions
         texts = [word.text for word in words]
-        shapes = [word_shape(text) for text in texts] if self._graph.has_word_shapes else None
+        pieces = self._encoder.encode_first_words(texts, max_len, max_positions)
+        read = texts[: len(pieces)]
         return build_prompt(
             self._encoder,
             label_pieces,
-            self._encoder.encode_units(texts),
-            max_len=self.bundle.max_len,
-            max_positions=self.bundle.max_positions,
-            word_shapes=shapes,
+            pieces,
+            max_len=max_len,
+            max_positions=max_positions,
+            word_shapes=list(map(word_shape, read)) if self._graph.has_word_shapes else None,
+            word_count=len(texts),
         )
 
     def _run(self, prompts: Sequence[Prompt]) -> list[Logits]:

@@ -85,6 +85,34 @@ class PieceEncoder:
                     pieces[unit] = self._encode_without_markers(units[unit])
         return pieces
 
+    def encode_first_words(
+        self, words: Sequence[str], max_len: int, max_positions: int | None
+    ) -> list[list[int]]:
+        """Return the piece ids of the first words, at least of all that a prompt can hold.
+
+        A long text is not encoded to its end: this stops when there are surely words that
+        `build_prompt` cuts.
+
+        Args:
+            words: All words of a text.
+            max_len: As in `build_prompt`.
+            max_positions: As in `build_prompt`.
+
+        Returns:
+            `encode_units` of the words, or of the first of them.
+        """
+        pieces: list[list[int]] = []
+        readable = total = 0
+        step = max_len + 1  # one more than fits, so that most texts take one call
+        while len(pieces) < len(words) and readable <= max_len:
+            if max_positions is not None and total > max_positions:
+                break
+            chunk = self.encode_units(words[len(pieces) : len(pieces) + step])
+            pieces += chunk
+            readable += sum(1 for ids in chunk if ids)
+            total += sum(map(len, chunk))
+        return pieces
+
     def encode_labels(self, labels: Sequence[str]) -> list[list[int]]:
         """Return the piece ids of each label.
 
@@ -121,17 +149,20 @@ def build_prompt(
     max_len: int,
     max_positions: int | None,
     word_shapes: Sequence[int] | None = None,
+    word_count: int | None = None,
 ) -> Prompt:
     """Lay out one model input.
 
     Args:
         encoder: The encoder that made the pieces.
         label_pieces: `encode_units` of the labels.
-        word_pieces: `encode_units` of the words. A word without pieces is dropped: the ids are
-            those of the text without it.
+        word_pieces: `encode_units` of the words, or their `encode_first_words`. A word without
+            pieces is dropped: the ids are those of the text without it.
         max_len: Most words kept.
         max_positions: Most pieces in `Prompt.ids`, None for no limit.
-        word_shapes: Shape of each given word, None to leave `Prompt.shapes` zero.
+        word_shapes: Shape of each word of `word_pieces`, None to leave `Prompt.shapes` zero.
+        word_count: Words of the text, where `word_pieces` has only the first; the others are
+            lost, be they readable or not.
 
     Returns:
         The prompt; words past either limit are cut and counted in `lost_words`.
@@ -145,6 +176,7 @@ def build_prompt(
     for pieces in label_pieces:
         head += [encoder.ent_id, *pieces]
     head.append(encoder.sep_id)
+    unread = 0 if word_count is None else word_count - len(word_pieces)
     candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
     room = _count_room(len(head) + len(encoder.suffix_ids), len(label_pieces), max_positions)
     sizes = [len(word_pieces[index]) for index in candidates[:max_len]]
@@ -163,7 +195,7 @@ def build_prompt(
         kept_words=np.array(kept, dtype=np.int64),
         shapes=shapes,
         label_count=len(label_pieces),
-        lost_words=len(candidates) - kept_count,
+        lost_words=len(candidates) - kept_count + unread,
     )
 
 

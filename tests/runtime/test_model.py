@@ -230,6 +230,16 @@ def test_long_texts_are_cut_at_a_word_with_one_warning(toy):
         toy.predict_entities("on " * MAX_LEN, ["person"])
 
 
+def test_a_huge_text_is_not_encoded_to_its_end(shaped_toy, monkeypatch):
+    encode = Mock(wraps=shaped_toy._encoder.encode_units)
+    monkeypatch.setattr(shaped_toy._encoder, "encode_units", encode)
+    text = "Ada " + "on " * 10_000
+    with pytest.warns(UserWarning, match=f"^{10_001 - MAX_LEN} words at the end of 1 texts"):
+        found = shaped_toy.predict_entities(text, ["person"])
+    assert pairs(found) == [("Ada", "person")]
+    assert sum(len(call.args[0]) for call in encode.mock_calls) < 3 * MAX_LEN
+
+
 def test_a_warning_names_the_caller_of_every_method(toy):
     long = ["on"] * (MAX_LEN + 1)
     for call in (

@@ -1,4 +1,5 @@
 import warnings
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -169,6 +170,58 @@ def test_both_limits_cut_at_a_word_border(encoder, words, max_len, extra):
     if cut.lost_words and kept < max_len:  # the next word would not have fitted
         border = [*whole.word_starts, len(whole.ids) - len(encoder.suffix_ids)]
         assert border[kept + 1] + len(encoder.suffix_ids) > room
+
+
+def build_from_first(encoder, words, max_len, max_positions):
+    return build_prompt(
+        encoder,
+        encoder.encode_labels(["person"]),
+        encoder.encode_first_words(words, max_len, max_positions),
+        max_len=max_len,
+        max_positions=max_positions,
+        word_count=len(words),
+    )
+
+
+@every_encoder
+@given(
+    words=st.lists(units | st.just("\u200b"), max_size=30),
+    max_len=st.integers(1, 12),
+    extra=st.none() | st.integers(1, 20),
+)
+def test_first_words_make_the_prompt_of_all(encoder, words, max_len, extra):
+    room = len(build(encoder, ["person"], []).ids) + extra if extra else None
+    whole = build(encoder, ["person"], words, max_len=max_len, max_positions=room)
+    found = build_from_first(encoder, words, max_len, room)
+    assert found.ids.tolist() == whole.ids.tolist()
+    assert found.word_starts.tolist() == whole.word_starts.tolist()
+    assert found.kept_words.tolist() == whole.kept_words.tolist()
+    if not whole.lost_words:
+        assert found.lost_words == 0
+    # Behind the cut nobody looks whether a word is readable.
+    assert whole.lost_words <= found.lost_words <= len(words) - len(whole.kept_words)
+
+
+@every_encoder
+@pytest.mark.parametrize("max_positions", [None, 16])
+def test_words_lost_of_a_long_text_are_counted_without_reading_them(
+    encoder, monkeypatch, max_positions
+):
+    encode = Mock(wraps=encoder.encode_units)
+    monkeypatch.setattr(encoder, "encode_units", encode)
+    words = ["on", "\u200b", "Bill"] * 5 + ["on"] * 100_000
+    prompt = build_from_first(encoder, words, 20, max_positions)
+    whole_kept = len(prompt.kept_words)
+    readable = len(words) - sum(not ids for ids in encoder.encode_units(words[:15]))
+    assert prompt.lost_words == readable - whole_kept > 99_900
+    assert sum(len(call.args[0]) for call in encode.mock_calls) < 100
+
+
+@every_encoder
+def test_unreadable_words_behind_a_text_that_fits_are_not_lost(encoder):
+    words = ["Bill"] * 4 + [""] * 50
+    prompt = build_from_first(encoder, words, 4, None)
+    assert (len(prompt.kept_words), prompt.lost_words) == (4, 0)
 
 
 def test_labels_that_leave_no_room_are_refused():
