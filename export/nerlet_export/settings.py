@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nerlet.errors import InputError
-from nerlet_export.corpus import Sampling
+from nerlet_export.sampling import Sampling
 
 _Kind = TypeVar("_Kind")
 

@@ -25,7 +25,7 @@ from nerlet_export.checkpoint import (
     start_model,
     write_card,
 )
-from nerlet_export.corpus import Corpus, build_corpus, draw_examples, read_rows
+from nerlet_export.corpus import Corpus, build_corpus, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
 from nerlet_export.derive import derive_dates
 from nerlet_export.dev import Dev, measure
@@ -34,6 +34,7 @@ from nerlet_export.model import SpanModel
 from nerlet_export.precision import autocast
 from nerlet_export.predict import prompt_layout
 from nerlet_export.runstate import RunState, StopRequest
+from nerlet_export.sampling import draw_examples
 from nerlet_export.settings import Optimization, Settings
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Rows to examples: no negative that a row does not allow, no entity out of place."""
+"""Rows to corpus to examples: no negative that a row does not allow, no entity out of place."""
 
 import json
 from dataclasses import replace
@@ -9,15 +9,9 @@ import pytest
 from nerlet.errors import InputError
 from nerlet.negatives import Row
 from nerlet.words import word_shape
-from nerlet_export.corpus import (
-    Sampling,
-    build_corpus,
-    draw_examples,
-    make_example,
-    read_rows,
-    split_row,
-)
+from nerlet_export.corpus import build_corpus, read_rows, split_row
 from nerlet_export.predict import prompt_layout
+from nerlet_export.sampling import Sampling, draw_examples, make_example
 from nerlet_export.tiny import make_checkpoint
 
 LAYOUT = prompt_layout(make_checkpoint("bert", max_width=12))
