@@ -148,9 +148,14 @@ def read_manifest(directory: Path) -> Manifest:
     """Read and check `nerlet.json` of a model directory.
 
     Raises:
-        BundleError: The file is missing, not JSON, of another schema, or has a bad value.
+        BundleError: The file is missing, not JSON, of another schema, or has a bad value; names
+            the directory.
     """
-    return Manifest.from_dict(read_json(directory / MANIFEST_NAME))
+    values = read_json(directory / MANIFEST_NAME)
+    try:
+        return Manifest.from_dict(values)
+    except BundleError as error:
+        raise BundleError(f"{directory}: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, object]:

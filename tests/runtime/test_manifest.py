@@ -118,6 +118,23 @@ def test_a_missing_key_is_refused():
         Manifest.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"schema_version": 2}, "expected schema_version 1"),
+        ({"max_len": 0}, "max_len: expected"),
+        ({"files": {}}, "files: expected an entry"),
+        ({"special_tokens": 3}, "special_tokens: expected"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+    ],
+)
+def test_an_error_in_a_file_names_its_directory(tmp_path, change, problem):
+    (tmp_path / "nerlet.json").write_text(json.dumps({**MANIFEST.to_dict(), **change}))
+    with pytest.raises(BundleError) as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: nerlet.json: {problem}")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "\x00", None])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
     if text is not None:
