@@ -232,6 +232,24 @@ def test_evaluate_finds_its_files_under_the_data_folder(run, data, monkeypatch):
     assert "NERLET_DATA" in run("evaluate", "--help")[1]
 
 
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("options", [("--json",), ()])
+def test_evaluate_prints_a_type_with_half_a_character(run, tmp_path, options):
+    row = {"tokenized_text": ["Ada"], "ner": [[0, 0, "a\ud800"]]}
+    path = write_rows(tmp_path / "half.jsonl", row)
+    status, out, err = run("evaluate", str(path), "--per-type", *options)
+    assert (status, err) == (0, "")
+    if options:
+        assert list(json.loads(out)["sets"]["half"]["types"]) == ["a\ud800"]
+
+
+@pytest.mark.usefixtures("model")
+def test_name_that_is_no_utf8_is_shown_escaped(run):
+    status, _, err = run("evaluate", "no/such\udcff")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("nerlet: no/such\\udcff: expected")
+
+
 def test_evaluate_names_a_bad_row_before_it_loads_a_model(model, run, data):
     write_rows(data / "worse.jsonl", {"labels": ["a"]}, {"tokenized_text": 1})
     status, out, err = run("evaluate", str(data))
