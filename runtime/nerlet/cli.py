@@ -102,18 +102,21 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nerlet.columns import find_width
+    from nerlet.evaluate import check_prompts, list_datasets, read_dataset
     from nerlet.evaluate import evaluate as evaluate_dataset
-    from nerlet.evaluate import list_datasets, read_dataset
     from nerlet.model import load
     from nerlet.render import render_scores, scores_to_json
 
-    # Every file is read before the first is run: a bad one is told at once, not after an hour.
-    datasets = [read_dataset(file).first(options.limit) for file in list_datasets(options.data)]
+    # Every file is checked before the first is run: a bad one is told at once, not after an hour.
+    files = list_datasets(options.data)
+    datasets = [read_dataset(file).first(options.limit) for file in files]
     model = load(options.model)
 
     def predict(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[list[Span]]":
         return model.predict_words(sentences, list(labels), threshold=options.threshold)
 
+    for file, dataset in zip(files, datasets, strict=True):
+        check_prompts(predict, dataset, file)
     scores = []
     total = sum(len(dataset.examples) for dataset in datasets)
     with tqdm(total=total, unit=" sentences", disable=None, leave=False) as bar:

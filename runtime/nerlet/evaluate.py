@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerlet.decode import Span
+from nerlet.errors import InputError
 from nerlet.examples import Dataset, Example, list_datasets, read_dataset
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Predict",
     "Scores",
     "average_f1",
+    "check_prompts",
     "count_matches",
     "evaluate",
     "judge",
@@ -133,6 +135,28 @@ def count_matches(annotated: Iterable[Hashable], found: Iterable[Hashable]) -> C
     """
     there, got = set(annotated), set(found)
     return Counts(len(there & got), len(got), len(there))
+
+
+def check_prompts(predict: Predict, dataset: Dataset, where: object) -> None:
+    """Ask about no words with each set of labels, so that a bad one is told before the rest runs.
+
+    Args:
+        predict: Raises InputError for labels that it cannot be asked about.
+        dataset: What is to be read.
+        where: Its file, for the message.
+
+    Raises:
+        InputError: The predictor refuses the labels of a text; names the file.
+    """
+    for labels in dict.fromkeys(example.labels for example in dataset.examples):
+        try:
+            if labels:
+                predict([()], labels)
+        except InputError as error:
+            raise InputError(
+                f"{where}: a text is asked for {len(labels)} types at once, which the model "
+                f"refuses: {error}; spread the file's types over several files"
+            ) from error
 
 
 def judge(

@@ -254,7 +254,8 @@ class GLiNER:
         """Yield the index and the logits of each source that is not empty; warn of cuts."""
         size = read_count("batch_size", batch_size, default=8)
         label_sets = dict.fromkeys(task.labels for task in tasks)
-        pieces = {labels: self._encoder.encode_labels(labels.prompts) for labels in label_sets}
+        room = self.bundle.max_positions
+        pieces = {own: self._encoder.encode_labels(own.prompts, room) for own in label_sets}
         lost_words: list[int] = []
         for group in group_sources(sources, 1 if self.device == "cpu" else size):
             words = [split(sources[index]) for index in group]

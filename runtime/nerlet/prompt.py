@@ -113,11 +113,18 @@ class PieceEncoder:
             total += sum(map(len, chunk))
         return pieces
 
-    def encode_labels(self, labels: Sequence[str]) -> list[list[int]]:
+    def encode_labels(
+        self, labels: Sequence[str], max_positions: int | None = None
+    ) -> list[list[int]]:
         """Return the piece ids of each label.
 
+        Args:
+            labels: The labels of one prompt.
+            max_positions: As in `build_prompt`.
+
         Raises:
-            InputError: A label yields no pieces, so that the model cannot read it.
+            InputError: A label yields no pieces, so that the model cannot read it, or all
+                together leave no room for a word.
         """
         pieces = self.encode_units(labels)
         for label, ids in zip(labels, pieces, strict=True):
@@ -126,7 +133,16 @@ class PieceEncoder:
                     f"labels: expected labels with visible characters, found {label!r}, of which "
                     "the model's tokenizer reads nothing; reword it"
                 )
+        used = len(self.make_head(pieces)) + len(self.suffix_ids)
+        _count_room(used, len(pieces), max_positions)
         return pieces
+
+    def make_head(self, label_pieces: Sequence[Sequence[int]]) -> list[int]:
+        """Return the ids of a prompt before its first word."""
+        head = [*self.prefix_ids]
+        for pieces in label_pieces:
+            head += [self.ent_id, *pieces]
+        return [*head, self.sep_id]
 
     def _encode_without_markers(self, unit: str) -> list[int]:
         """Encode a unit in halves of each marker found in it, so that none is recognised."""
@@ -172,10 +188,7 @@ def build_prompt(
 
     Source: GLiNER (Zaratiana et al., 2023), section 2.1; dropped words are ours.
     """
-    head = [*encoder.prefix_ids]
-    for pieces in label_pieces:
-        head += [encoder.ent_id, *pieces]
-    head.append(encoder.sep_id)
+    head = encoder.make_head(label_pieces)
     unread = 0 if word_count is None else word_count - len(word_pieces)
     candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
     room = _count_room(len(head) + len(encoder.suffix_ids), len(label_pieces), max_positions)

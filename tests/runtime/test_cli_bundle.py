@@ -1,6 +1,7 @@
 """The command on a real bundle and graph, end to end."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -141,3 +142,25 @@ def test_evaluate(toy_path, tmp_path, capsys):
     assert figures["sentences"] == 3
     assert (figures["precision"], figures["recall"], figures["f1"]) == (50.0, 50.0, 50.0)
     assert figures["types"]["person"]["f1"] == 100.0
+
+
+def test_evaluate_names_the_file_whose_types_do_not_fit(tmp_path, capsys, monkeypatch):
+    model = write_bundle(tmp_path / "toy", max_positions=16)
+    data = tmp_path / "data"
+    data.mkdir()
+    good = {"tokenized_text": ["Ada"], "ner": [[0, 0, "person"]]}
+    (data / "a.jsonl").write_text(json.dumps(good), encoding="utf-8")
+    closed = [
+        {"tokenized_text": ["Ada"], "ner": [[0, 0, f"a{n}"]], "negatives": "closed"}
+        for n in range(20)
+    ]
+    (data / "b.jsonl").write_text("\n".join(map(json.dumps, closed)), encoding="utf-8")
+    run_graph = Mock()
+    monkeypatch.setattr("nerlet.graph.Graph.run", run_graph)
+    assert main(["evaluate", str(data), "--model", str(model)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"nerlet: {data / 'b.jsonl'}: a text is asked for 20 types at once")
+    assert "of the model's 16 positions" in err
+    assert "several files" in err
+    assert err.count("\n") == 1
+    run_graph.assert_not_called()

@@ -259,6 +259,8 @@ def test_the_positions_of_the_encoder_count_the_prompt(tmp_path):
         assert model.predict_entities("on xyz Ada", "person") == []
     with pytest.raises(InputError, match=r"labels: .* leaves no room for a word"):
         model.predict_entities("Ada", LABELS * 2 + ["Apple"])
+    with pytest.raises(InputError, match=r"labels: .* leaves no room for a word"):
+        model.predict_words([[]], LABELS * 2 + ["Apple"])  # as bad labels are, without any word
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,9 @@ def test_labels_that_leave_no_room_are_refused():
         build(encoder, ["person", "date"], ["Bill"], max_positions=full)
     kept = build(encoder, ["person", "date"], ["Bill"], max_positions=full + 1).kept_words
     assert kept.tolist() == [0]
+    with pytest.raises(InputError, match=rf"2 labels takes {full} of the model's {full} positions"):
+        encoder.encode_labels(["person", "date"], full)
+    assert len(encoder.encode_labels(["person", "date"], full + 1)) == 2
 
 
 def test_a_first_word_that_does_not_fit_leaves_no_words():
