@@ -93,7 +93,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
     find_markers(config, tokenizer)
-    model = SpanModel(config)
+    model = _make_model(config, directory)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
 
@@ -185,6 +185,24 @@ def _complete(config: ModelConfig) -> ModelConfig:
             f"{CONFIG_NAME}: no encoder_config, and the config of its encoder "
             f"{config.model_name!r} cannot be had ({error}); fetch it once while online, or set "
             "model_name to a local folder"
+        ) from error
+
+
+def _make_model(config: ModelConfig, directory: Path) -> SpanModel:
+    """Make a model of a stored config, whose encoder part only its encoder's class can check."""
+    try:
+        return SpanModel(config)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise BundleError(
+            f"{directory / CONFIG_NAME}: encoder_config describes no encoder that transformers "
+            f"builds ({error}); the file is damaged, or needs another version of transformers"
         ) from error
 
 

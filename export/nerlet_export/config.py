@@ -5,16 +5,24 @@ knows sits under one key, `nerlet`. Defaults are the reference's (gliner 0.2.29)
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from nerlet.errors import BundleError
-from nerlet.manifest import CONFIG_NAME, read_json
+from nerlet.errors import BundleError, InputError
+from nerlet.manifest import CONFIG_NAME, LABEL_ATTENTIONS, read_json
+from nerlet_export.typed import check_values
 
 SPAN_HEADS = ("paper", "markerV0")
-LABEL_ATTENTIONS = ("joint", "isolated")
 LABEL_POOLINGS = ("first", "mean")
+_COUNT, _NOT_NEGATIVE, _ID = (1, math.inf), (0, math.inf), (-1, math.inf)  # -1: not known yet
+_BOUNDS = {
+    **dict.fromkeys(("hidden_size", "max_width", "max_len", "max_types"), _COUNT),
+    **dict.fromkeys(("num_rnn_layers", "span_head_width"), _NOT_NEGATIVE),
+    **dict.fromkeys(("class_token_index", "vocab_size"), _ID),
+    "dropout": (0, 1),
+}
 # Settings of the reference that change what a checkpoint computes, with the one value we build.
 _FIXED = {
     "subtoken_pooling": "first",
@@ -55,6 +63,9 @@ class ModelConfig:
         label_pooling: What of a label's pieces makes its vector: the [ENT] position ("first", the
             paper) or the mean over [ENT] and the label's pieces.
         word_shapes: Whether pieces also carry the shape of their word (for uncased encoders).
+
+    Raises:
+        InputError: A value has another type, is out of bounds, or is a choice not built here.
     """
 
     model_name: str
@@ -76,6 +87,8 @@ class ModelConfig:
     word_shapes: bool = False
 
     def __post_init__(self) -> None:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        check_values(ModelConfig, values, _BOUNDS)
         _check_choice("span_mode", self.span_mode, SPAN_HEADS)
         _check_choice("label_attention", self.label_attention, LABEL_ATTENTIONS)
         _check_choice("label_pooling", self.label_pooling, LABEL_POOLINGS)
@@ -96,8 +109,8 @@ _OURS = ("span_head_width", "label_attention", "label_pooling", "word_shapes")
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise BundleError(
-            f"{CONFIG_NAME}: {key} is {value!r}, but this version of nerlet_export builds "
+        raise InputError(
+            f"{key} is {value!r}, but this version of nerlet_export builds "
             f"{' or '.join(map(repr, choices))}"
         )
 
@@ -106,7 +119,8 @@ def read_model_config(directory: Path) -> ModelConfig:
     """Read `gliner_config.json` of a checkpoint, the reference's or ours.
 
     Raises:
-        BundleError: No such file, no JSON object, or a setting that nerlet_export does not build.
+        BundleError: No such file, no JSON object, a value of another type or out of bounds, or a
+            setting that nerlet_export does not build.
     """
     if not (directory / CONFIG_NAME).is_file():
         raise BundleError(
@@ -116,12 +130,17 @@ def read_model_config(directory: Path) -> ModelConfig:
     raw: dict[str, Any] = {key: value for key, value in stored.items() if value is not None}
     _refuse_other_architectures(raw)
     ours = raw.get("nerlet", {})
+    if not isinstance(ours, dict):
+        raise BundleError(f"{CONFIG_NAME}: nerlet is {ours!r}, expected an object")
     known = {item.name for item in fields(ModelConfig)} - {"encoder", *_OURS}
     values = {key: raw[key] for key in known if key in raw} | {
         key: ours[key] for key in _OURS if key in ours
     }
     values.setdefault("model_name", _DEFAULT_ENCODER)
-    return ModelConfig(encoder=raw.get("encoder_config", {}), **values)
+    try:
+        return ModelConfig(encoder=raw.get("encoder_config", {}), **values)
+    except InputError as error:
+        raise BundleError(f"{directory / CONFIG_NAME}: {error}") from error
 
 
 def _refuse_other_architectures(raw: dict[str, Any]) -> None:

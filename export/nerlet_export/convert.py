@@ -4,7 +4,6 @@ read -> trace -> check signature -> compare with PyTorch -> quantise -> check ->
 (compare F1 on labelled data) -> write. Nothing is written before everything has passed.
 """
 
-import json
 import logging
 import shutil
 import tempfile
@@ -19,11 +18,13 @@ from nerlet.errors import InputError
 from nerlet.manifest import (
     CONFIG_NAME,
     GRAPH_NAME,
+    PRECISIONS,
     TOKENIZER_CONFIG_NAME,
     TOKENIZER_NAME,
     Manifest,
     SpecialToken,
     is_threshold,
+    read_json,
     record_file,
     write_manifest,
 )
@@ -75,11 +76,13 @@ def convert(
     Raises:
         BundleError: The checkpoint cannot be read.
         GraphError: The graph is not the model; nothing is written.
-        InputError: `precision` is unknown, or the threshold no score.
+        InputError: `precision` is unknown, `target` a file, or the threshold no score.
     """
-    if precision not in ("int8", "fp32"):
-        raise InputError(f"precision is {precision!r}, expected 'int8' or 'fp32'")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}, expected {' or '.join(map(repr, PRECISIONS))}")
     source, target = Path(source), Path(target)
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: expected a directory for the bundle, found a file")
     checkpoint = load_checkpoint(source)
     card = _read_card(source)
     about = _complete(about or About(), card, source)
@@ -194,8 +197,7 @@ def _describe(
 
 def _read_card(source: Path) -> dict[str, Any]:
     path = source / CARD_NAME
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return card
+    return read_json(path) if path.exists() else {}
 
 
 def _complete(about: About, card: dict[str, Any], source: Path) -> About:

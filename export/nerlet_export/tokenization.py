@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from nerlet.errors import BundleError, InputError
-from nerlet.manifest import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
+from nerlet.manifest import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME, read_json
 from nerlet_export.config import ModelConfig
 from nerlet_export.pretrained import load_tokenizer
 
@@ -34,13 +34,13 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
         The tokenizer with both markers in it, and its `tokenizer_config.json`.
 
     Raises:
-        BundleError: The checkpoint has none, and its encoder's cannot be had.
+        BundleError: Its files are damaged, or it has none and its encoder's cannot be had.
     """
     path, described = directory / TOKENIZER_NAME, directory / TOKENIZER_CONFIG_NAME
     if path.exists():
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = _open_tokenizer(path)
         if described.exists():
-            description = json.loads(described.read_text(encoding="utf-8"))
+            description = read_json(described)
         else:
             description = _describe(_find_usual_tokens(tokenizer), limit=None)
     else:
@@ -56,6 +56,15 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
     if None in map(tokenizer.token_to_id, markers):
         tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
     return tokenizer, description
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise BundleError(
+            f"{path}: expected a tokenizer file, but it cannot be read ({error}); download it again"
+        ) from error
 
 
 def save_tokenizer(directory: Path, tokenizer: Tokenizer, description: dict[str, Any]) -> None:

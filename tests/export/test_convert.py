@@ -381,7 +381,7 @@ def test_differences_and_drift_are_printed(tmp_path, caplog):
 
 
 def test_an_unknown_precision(tmp_path):
-    with pytest.raises(InputError, match="precision is 'fp16', expected 'int8' or 'fp32'"):
+    with pytest.raises(InputError, match="precision is 'fp16', expected 'fp32' or 'int8'"):
         convert(tmp_path, tmp_path / "bundle", precision="fp16")
 
 
