@@ -4,8 +4,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from nerlet.errors import NerletError
+from nerlet.errors import InputError, NerletError
+from nerlet.manifest import PRECISIONS, is_count
 from nerlet_export.settings import read_settings
 
 
@@ -16,16 +18,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
-        print("nerlet-export: stopped; `train` goes on with --resume", file=sys.stderr)  # noqa: T201
+        _print_problem("stopped; `train` goes on with --resume")
         return 130
-    except NerletError as error:
-        # Causes from other libraries span lines.
-        print(f"nerlet-export: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+    except (NerletError, OSError) as error:
+        _print_problem(str(error))
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with the message and where to find help."""
+        _print_problem(f"{message} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+def _print_problem(message: str) -> None:
+    """One line on stderr; causes from other libraries span lines."""
+    sys.stderr.write(f"nerlet-export: {' '.join(message.split())}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nerlet-export", description=__doc__)
+    parser = _Parser(prog="nerlet-export", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model as a TOML file describes it")
     train.add_argument("settings", metavar="RUN.toml")
@@ -39,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="turn a checkpoint into a verified bundle")
     convert.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     convert.add_argument("bundle", metavar="OUT_DIR")
-    convert.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    convert.add_argument("--precision", choices=PRECISIONS, default="int8")
     convert.add_argument("--dev", metavar="DIR", help="labelled files that int8 must hold on")
     convert.add_argument("--threshold", type=float, help="the bundle's own threshold")
     convert.add_argument("--name", help="name of the model (default: the checkpoint folder's)")
@@ -56,6 +71,8 @@ def _train(options: argparse.Namespace) -> int:
 
     settings = read_settings(options.settings)
     if options.threads is not None:
+        if not is_count(options.threads):
+            raise InputError(f"--threads is {options.threads}, expected at least 1")
         settings = replace(settings, threads=options.threads)
     train(settings, resume=options.resume)
     return 0

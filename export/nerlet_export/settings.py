@@ -1,17 +1,35 @@
 """One TOML file describes a training run; unknown keys are errors."""
 
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nerlet.errors import InputError
+from nerlet.manifest import is_threshold
+from nerlet_export.config import ModelConfig
+from nerlet_export.corpus import POLICIES
 from nerlet_export.sampling import Sampling
+from nerlet_export.typed import build
 
-_Kind = TypeVar("_Kind")
-
-PRECISIONS = ("auto", "fp32", "bf16")
+_PRECISIONS = ("auto", "fp32", "bf16")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+# Fields of ModelConfig that follow from the encoder, and a key of [model] that is none of them.
+_FROM_ENCODER = {"model_name", "encoder", "class_token_index", "vocab_size"}
+_ENCODER_DROPOUT = "encoder_dropout"
+_POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
+_BOUNDS = {
+    **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
+    **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
+    **dict.fromkeys(("seed", "threads", "crop_words", "encoder_lr", "head_lr"), _NOT_NEGATIVE),
+    **dict.fromkeys(("weight_decay", "positive_weight", "clip_norm"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warm_up", "negative_ratio", "drop_type"), _SHARE),
+    **dict.fromkeys(("lower_text", "upper_text", "no_shapes"), _SHARE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,16 @@ class Data:
     negatives: str = "explicit"
     dev: str = ""
     dev_sentences: int = 100
+
+    def __post_init__(self) -> None:
+        if self.mixture and not (min(self.mixture.values()) >= 0 < sum(self.mixture.values())):
+            raise InputError(
+                f"mixture is {dict(self.mixture)!r}, expected weights of at least 0, one above 0"
+            )
+        if self.negatives not in POLICIES:
+            raise InputError(
+                f"negatives is {self.negatives!r}, expected one of {', '.join(POLICIES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,50 +127,73 @@ class Settings:
 
     def __post_init__(self) -> None:
         if bool(self.encoder) == bool(self.start):
-            raise InputError("run: give either `encoder` (a new model) or `start` (a checkpoint)")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"run: precision is {self.precision!r}, expected one of {PRECISIONS}")
+            raise InputError("give either `encoder` (a new model) or `start` (a checkpoint)")
+        if self.precision not in _PRECISIONS:
+            raise InputError(
+                f"precision is {self.precision!r}, expected {', '.join(_PRECISIONS[:-1])} or "
+                f"{_PRECISIONS[-1]}"
+            )
+        if not _DEVICE.fullmatch(self.device):
+            raise InputError(f"device is {self.device!r}, expected auto, cpu, cuda or cuda:NUMBER")
 
 
 def read_settings(path: Path | str) -> Settings:
     """Read a run's TOML file; its relative paths start at the current directory.
 
     Raises:
-        InputError: No such file, no TOML, an unknown key, or a missing one.
+        InputError: No such file, no TOML, a key unknown or missing, or a value of another type or
+            out of bounds.
     """
     path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such run file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML ({error})") from error
-    run = dict(raw.pop("run", {}))
-    data = dict(raw.pop("data", {}))
-    if "licenses" in data:
-        data["licenses"] = tuple(data["licenses"])
-    parts = {
-        "data": _build(Data, data, f"{path}: [data]"),
-        "sampling": _build(Sampling, raw.pop("sampling", {}), f"{path}: [sampling]"),
-        "optimization": _build(
-            Optimization, raw.pop("optimization", {}), f"{path}: [optimization]"
-        ),
-        "model": raw.pop("model", {}),
-    }
+    raw = _read_toml(path)
+    run, model = _pop_table(raw, "run", path), _pop_table(raw, "model", path)
+    with _located(f"{path}: [model]"):
+        _check_model(model)
+    tables: dict[str, Any] = {"model": model}
+    for name, kind in (("data", Data), ("sampling", Sampling), ("optimization", Optimization)):
+        table = _pop_table(raw, name, path)
+        with _located(f"{path}: [{name}]"):
+            tables[name] = build(kind, table, _BOUNDS)
     if raw:
         raise InputError(f"{path}: unknown table {', '.join(sorted(raw))}")
-    run["directory"] = Path(run.get("directory", Path("runs") / path.stem))
-    return _build(Settings, {**run, **parts}, f"{path}: [run]")
+    run.setdefault("directory", Path("runs") / path.stem)
+    with _located(f"{path}: [run]"):
+        return build(Settings, {**run, **tables}, _BOUNDS)
 
 
-def _build(kind: type[_Kind], values: Mapping[str, Any], where: str) -> _Kind:
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # dataclasses only
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such run file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not a readable TOML file ({error})") from error
+
+
+def _pop_table(raw: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    table = raw.pop(name, {})
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {name} is {table!r}, expected a table [{name}]")
+    return dict(table)
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Say in errors where they come from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_model(values: Mapping[str, Any]) -> None:
+    """Check the table that `checkpoint.start_model` makes a model of."""
+    known = {item.name for item in fields(ModelConfig)} - _FROM_ENCODER | {_ENCODER_DROPOUT}
     unknown = sorted(values.keys() - known)
     if unknown:
-        raise InputError(
-            f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    heads = {key: value for key, value in values.items() if key != _ENCODER_DROPOUT}
+    ModelConfig(model_name="", encoder={}, **heads)
+    dropout = values.get(_ENCODER_DROPOUT, 0.0)
+    if not is_threshold(dropout):
+        raise InputError(f"{_ENCODER_DROPOUT} is {dropout!r}, expected a number from 0 to 1")

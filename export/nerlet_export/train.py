@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nerlet.errors import NerletError
+from nerlet.errors import InputError, NerletError
 from nerlet.examples import find_data
 from nerlet_export.checkpoint import (
     Checkpoint,
@@ -60,6 +60,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the step under way was finished and saved first.
         NerletError: The loss is not finite, or as in what reads models and rows.
     """
+    _check_directory(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
@@ -202,6 +203,11 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
     path = find_data(settings.data.train)
     rows = list(read_rows(path, licenses=settings.data.licenses, negatives=settings.data.negatives))
+    if not rows:
+        raise InputError(
+            f"{path}: no rows of the licence classes {list(settings.data.licenses)!r}; rows that "
+            'name none are of the class ""'
+        )
     if settings.data.derive_dates:
         rows += list(derive_dates(rows))
     max_words = checkpoint.model.config.max_len
@@ -249,6 +255,12 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
         "dev": {name: round(100 * f1, 2) for name, f1 in dev.by_file.items()} if dev else {},
     }
     write_card(directory, card)
+
+
+def _check_directory(settings: Settings) -> None:
+    directory = settings.directory
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: expected a directory for the run, found a file")
 
 
 def _start(settings: Settings) -> Checkpoint:
