@@ -1,10 +1,12 @@
 """F1 on dev during a run: which checkpoint is best, and at which threshold."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from nerlet.evaluate import average_f1, judge, list_datasets, mean_f1_by_threshold, read_dataset
+from nerlet.evaluate import average_f1, judge, mean_f1_by_threshold
+from nerlet.examples import Dataset, list_datasets, read_dataset
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.precision import autocast
 from nerlet_export.predict import TorchPredictor
@@ -23,15 +25,30 @@ class Dev:
     by_file: dict[str, float]
 
 
-def measure(checkpoint: Checkpoint, settings: Settings) -> Dev:
-    """Measure F1 on the run's dev files at every threshold of a grid."""
+def read_dev(settings: Settings) -> list[Dataset]:
+    """Read the run's dev files; none where it has none.
+
+    Raises:
+        InputError: As in `nerlet.examples`.
+    """
+    if not settings.data.dev:
+        return []
+    paths = list_datasets(settings.data.dev)
+    return [read_dataset(path).first(settings.data.dev_sentences) for path in paths]
+
+
+def measure(checkpoint: Checkpoint, datasets: Iterable[Dataset], *, precision: str) -> Dev:
+    """Measure F1 on dev files at every threshold of a grid.
+
+    Args:
+        checkpoint: The model, on any device.
+        datasets: As `read_dev` reads them.
+        precision: As in `Settings`.
+    """
     device = next(checkpoint.model.eval().parameters()).device
     predict = TorchPredictor(checkpoint, threshold=_THRESHOLDS[0])
-    judgements = []
-    for path in list_datasets(settings.data.dev):
-        dataset = read_dataset(path).first(settings.data.dev_sentences)
-        with autocast(settings.precision, device):
-            judgements.append(judge(predict, dataset))
+    with autocast(precision, device):
+        judgements = [judge(predict, dataset) for dataset in datasets]
     curve = mean_f1_by_threshold(judgements, _THRESHOLDS)
     best = int(np.argmax(curve))
     at_best = [judgement.scores(_THRESHOLDS[best]) for judgement in judgements]

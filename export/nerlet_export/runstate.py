@@ -1,17 +1,21 @@
 """Where a training run stands, how it is written and read, and how it is asked to stop."""
 
+import json
 import logging
 import math
 import signal
 import threading
 import time
-from pathlib import Path
-from typing import Self
+from dataclasses import asdict
+from pickle import UnpicklingError
+from typing import Any, Self
 
 import torch
 
+from nerlet.errors import InputError
 from nerlet_export.data import Batch
 from nerlet_export.model import SpanModel
+from nerlet_export.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +50,9 @@ class RunState:
         """Seconds spent, over all parts of the run."""
         return self.seconds + time.monotonic() - self._began
 
-    def save(self, directory: Path, model: SpanModel, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, settings: Settings, model: SpanModel, optimizer: torch.optim.Optimizer) -> None:
         """Write everything that an exact resume needs; the old state stays until it is written."""
+        directory = settings.directory
         directory.mkdir(parents=True, exist_ok=True)
         values = {
             "counters": {
@@ -58,6 +63,7 @@ class RunState:
                 "best_f1": self.best_f1,
                 "seconds": self.total_seconds(),
             },
+            "settings": _plain(settings),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "random": torch.get_rng_state(),
@@ -69,24 +75,62 @@ class RunState:
 
     @classmethod
     def load(
-        cls, directory: Path, model: SpanModel, optimizer: torch.optim.Optimizer
+        cls, settings: Settings, model: SpanModel, optimizer: torch.optim.Optimizer
     ) -> "RunState":
-        """Read the state of a run into its model and optimiser; a fresh one where there is none."""
+        """Read the state of a run into its model and optimiser; a fresh one where there is none.
+
+        Settings may differ from those that it was written under, as when a run is extended: a
+        line in the log then says which, since the resumed run is not the unbroken one.
+
+        Raises:
+            InputError: The state is damaged, or of another model.
+        """
         state = cls()
-        path = directory / STATE_NAME
+        path = settings.directory / STATE_NAME
         if not path.exists():
-            logger.warning("%s: nothing to resume, the run starts anew", directory)
+            logger.warning("%s: nothing to resume, the run starts anew", settings.directory)
             return state
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(values["model"])
-        optimizer.load_state_dict(values["optimizer"])
+        try:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(values["model"])
+            optimizer.load_state_dict(values["optimizer"])
+        except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: not the state of a run of this model ({error}); give another directory"
+            ) from error
         torch.set_rng_state(values["random"])
         if values["cuda_random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(values["cuda_random"])
         for name, value in values["counters"].items():
             setattr(state, name, value)
         state._began_words = state.words
+        _log_changes(settings, values.get("settings"))
         return state
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON has them, by "key" or "table.key"."""
+    plain: dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(asdict(settings), default=str)).items():
+        plain |= (
+            {f"{name}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return plain
+
+
+def _log_changes(settings: Settings, before: dict[str, Any] | None) -> None:
+    """Log which settings are not those of the state; older states do not say theirs."""
+    after = _plain(settings)
+    before = after if before is None else before
+    keys = sorted(key for key in before.keys() | after if before.get(key) != after.get(key))
+    if keys:
+        logger.warning(
+            "%s: resumed under other settings (%s), so not as one unbroken run",
+            settings.directory,
+            ", ".join(keys),
+        )
 
 
 class StopRequest:

@@ -99,7 +99,7 @@ class Settings:
         directory: Where checkpoints and logs go.
         encoder: Pretrained encoder to start from; "" with `start`.
         start: Checkpoint to start from instead.
-        model: Fields of `ModelConfig`.
+        model: Fields of `ModelConfig`; none with `start`.
         data: Rows.
         sampling: Rows to examples.
         optimization: The optimiser.
@@ -128,6 +128,8 @@ class Settings:
     def __post_init__(self) -> None:
         if bool(self.encoder) == bool(self.start):
             raise InputError("give either `encoder` (a new model) or `start` (a checkpoint)")
+        if self.start and self.model:
+            raise InputError("`start` has a model already, so [model] must be left out")
         if self.precision not in _PRECISIONS:
             raise InputError(
                 f"precision is {self.precision!r}, expected {', '.join(_PRECISIONS[:-1])} or "

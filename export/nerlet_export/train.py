@@ -28,12 +28,12 @@ from nerlet_export.checkpoint import (
 from nerlet_export.corpus import Corpus, build_corpus, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
 from nerlet_export.derive import derive_dates
-from nerlet_export.dev import Dev, measure
+from nerlet_export.dev import Dev, measure, read_dev
 from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
 from nerlet_export.precision import autocast
 from nerlet_export.predict import prompt_layout
-from nerlet_export.runstate import RunState, StopRequest
+from nerlet_export.runstate import STATE_NAME, RunState, StopRequest
 from nerlet_export.sampling import draw_examples
 from nerlet_export.settings import Optimization, Settings
 
@@ -44,7 +44,10 @@ _POOL_BATCHES = 8
 
 
 def train(
-    settings: Settings, *, resume: bool = False, on_step: Callable[[int], object] | None = None
+    settings: Settings,
+    *,
+    resume: bool = False,
+    on_step: Callable[[int], object] = lambda _: None,
 ) -> Dev | None:
     """Train, and leave the last checkpoint in `last`, the best on dev in `best`.
 
@@ -58,9 +61,11 @@ def train(
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the step under way was finished and saved first.
-        NerletError: The loss is not finite, or as in what reads models and rows.
+        InputError: The directory holds a run and `resume` was not asked for, the device is not
+            there, or as in what reads models and rows.
+        NerletError: The loss is not finite.
     """
-    _check_directory(settings)
+    _check_directory(settings, resume=resume)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
@@ -68,11 +73,12 @@ def train(
     checkpoint = _start(settings)
     model = checkpoint.model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
-    state = RunState.load(settings.directory, model, optimizer) if resume else RunState()
+    state = RunState.load(settings, model, optimizer) if resume else RunState()
     steps = settings.optimization.steps
     if state.step >= steps:
         logger.info("%s: all %d steps are done", settings.directory, steps)
         return None
+    dev_sets = read_dev(settings)
     corpus = load_corpus(settings, checkpoint)
     layout = prompt_layout(checkpoint)
     mixture = settings.data.mixture or {s: float(len(r)) for s, r in corpus.rows.items()}
@@ -84,20 +90,20 @@ def train(
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
             state.count(batch, loss)
             bar.update()
-            if on_step is not None:
-                on_step(state.step)
+            on_step(state.step)
             speed = f"{state.words_per_second():.0f} words/s"
             bar.set_postfix_str(f"loss {state.loss:.3f}, {speed}", refresh=False)
             is_last = state.step >= steps
-            if settings.data.dev and (is_last or state.step % settings.dev_every == 0):
-                dev = measure(checkpoint, settings)
+            if dev_sets and (is_last or state.step % settings.dev_every == 0):
+                dev = measure(checkpoint, dev_sets, precision=settings.precision)
                 _record(settings, checkpoint, state, dev)
+            if is_last:  # before its state, after which nothing is left to do
+                save_checkpoint(settings.directory / "last", checkpoint)
+                _write_card(settings.directory / "last", settings, state, dev)
             if is_last or stop.is_requested or state.step % settings.save_every == 0:
-                state.save(settings.directory, model, optimizer)
+                state.save(settings, model, optimizer)
             if stop.is_requested:
                 raise KeyboardInterrupt
-    save_checkpoint(settings.directory / "last", checkpoint)
-    _write_card(settings.directory / "last", settings, state, dev)
     return dev
 
 
@@ -210,6 +216,13 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
         )
     if settings.data.derive_dates:
         rows += list(derive_dates(rows))
+    sources = {row.source for row in rows}
+    unknown = sorted(settings.data.mixture.keys() - sources)
+    if unknown:
+        raise InputError(
+            f"{path}: mixture names {', '.join(unknown)}, of which no rows may be used; there are "
+            f"{', '.join(sorted(map(str, sources)))}"
+        )
     max_words = checkpoint.model.config.max_len
     corpus = build_corpus(rows, checkpoint.pieces, max_words=max_words)
     logger.info("%s: %d words, %d sources", path, corpus.words, len(corpus.rows))
@@ -257,10 +270,15 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
     write_card(directory, card)
 
 
-def _check_directory(settings: Settings) -> None:
+def _check_directory(settings: Settings, *, resume: bool) -> None:
     directory = settings.directory
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory}: expected a directory for the run, found a file")
+    if not resume and (directory / STATE_NAME).exists():
+        raise InputError(
+            f"{directory}: it holds a run, which a new one would replace; go on with it by "
+            "--resume, or give another directory"
+        )
 
 
 def _start(settings: Settings) -> Checkpoint:
@@ -270,6 +288,10 @@ def _start(settings: Settings) -> Checkpoint:
 
 
 def _device(settings: Settings) -> torch.device:
-    if settings.device != "auto":
-        return torch.device(settings.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(settings.device)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"device is {settings.device!r}, but PyTorch finds {count} CUDA devices")
+    return device

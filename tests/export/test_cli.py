@@ -18,6 +18,7 @@ RUNS = {
     "[odd]": "unknown table odd",
     "[run]\ndirectory = 3": "[run]: directory is 3, expected a path",
     '[run]\nencoder = "x"\nstart = "x"': "[run]: give either",
+    "[model]\nmax_width = 3": "[run]: `start` has a model already, so [model]",
     '[run]\nencoder = "x"': "[data]: train is missing",
     "[run]\ndev_every = 0": "[run]: dev_every is 0, expected a whole number of at least 1",
     "[run]\nsave_every = true": "[run]: save_every is True, expected a whole number",

@@ -15,6 +15,7 @@ from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.data import Example, make_batch
 from nerlet_export.loss import span_loss
 from nerlet_export.predict import TorchPredictor, prompt_layout
+from nerlet_export.runstate import RunState
 from nerlet_export.settings import Data, Optimization, Settings, read_settings
 from nerlet_export.tiny import make_checkpoint
 
@@ -110,6 +111,81 @@ def test_a_finished_run_does_not_go_on(settings):
     steps: list[int] = []
     training.train(settings, resume=True, on_step=steps.append)
     assert steps == []
+
+
+def test_the_last_checkpoint_is_there_before_the_final_state(settings, monkeypatch):
+    """A run killed between the two must not count as done."""
+    save = RunState.save
+    seen = []
+
+    def watch(state, *arguments):
+        seen.append((state.step, (settings.directory / "last" / "training.json").exists()))
+        save(state, *arguments)
+
+    monkeypatch.setattr(RunState, "save", watch)
+    training.train(settings)
+    assert seen == [(5, False), (10, False), (12, True)]
+
+
+def test_a_run_is_not_replaced_by_a_new_one(settings):
+    training.train(settings)
+    before = (settings.directory / "state.pt").read_bytes()
+    with pytest.raises(InputError, match="--resume, or give another directory"):
+        training.train(settings)
+    assert (settings.directory / "state.pt").read_bytes() == before
+
+
+def test_resume_under_other_settings_says_which(settings, caplog):
+    training.train(settings)
+    assert training.train(settings, resume=True) is None
+    assert "other settings" not in caplog.text
+    longer = replace(settings, optimization=replace(settings.optimization, steps=14), seed=2)
+    assert training.train(longer, resume=True) is not None
+    assert "resumed under other settings (optimization.steps, seed)" in caplog.text
+
+
+def test_a_state_from_before_settings_were_kept_is_resumed(settings):
+    training.train(settings)
+    path = settings.directory / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["settings"]
+    torch.save(state, path)
+    longer = replace(settings, optimization=replace(settings.optimization, steps=13))
+    assert training.train(longer, resume=True) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, None])
+def test_a_state_that_is_damaged_or_of_another_model(settings, content):
+    settings.directory.mkdir()
+    path = settings.directory / "state.pt"
+    if content is None:
+        torch.save({"model": {"x": torch.zeros(1)}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"state\.pt: not the state of a run of this model"):
+        training.train(settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dev": "nowhere"}, "nowhere: expected a file or folder"),
+        ({"mixture": {"toy": 1.0, "tyo": 1.0}}, "mixture names tyo, .* there are toy"),
+    ],
+)
+def test_wrong_data_is_told_before_the_first_step(settings, change, message):
+    steps: list[int] = []
+    wrong = replace(settings, data=replace(settings.data, **change))
+    with pytest.raises(InputError, match=message):
+        training.train(wrong, on_step=steps.append)
+    assert steps == []
+    assert not settings.directory.exists()
+
+
+def test_a_device_that_is_not_there(settings):
+    count = torch.cuda.device_count()
+    with pytest.raises(InputError, match=f"finds {count} CUDA devices"):
+        training.train(replace(settings, device=f"cuda:{count}"))
 
 
 def test_a_loss_that_is_not_finite_is_an_error(settings):
