@@ -55,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     convert.add_argument("bundle", metavar="OUT_DIR")
     convert.add_argument("--precision", choices=PRECISIONS, default="int8")
-    convert.add_argument("--dev", metavar="DIR", help="labelled files that int8 must hold on")
+    convert.add_argument(
+        "--dev",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="labelled files that the bundle must hold on; may be given several times",
+    )
     convert.add_argument("--threshold", type=float, help="the bundle's own threshold")
     convert.add_argument("--name", help="name of the model (default: the checkpoint folder's)")
     convert.add_argument("--license", help="licence of the weights")

@@ -1,5 +1,6 @@
 """Is the bundle as good as PyTorch? F1, agreement and drift of scores on labelled texts."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +8,15 @@ from pathlib import Path
 import nerlet
 from nerlet.decode import Span
 from nerlet.errors import GraphError
-from nerlet.evaluate import (
-    Predict,
-    average_f1,
-    count_matches,
-    evaluate,
-    list_datasets,
-    read_dataset,
-)
+from nerlet.evaluate import Counts, Predict, average_f1, count_matches, evaluate
+from nerlet.examples import list_datasets, read_dataset
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.predict import TorchPredictor
 
+logger = logging.getLogger(__name__)
+
 MAX_F1_LOSS = 0.5  # points of average F1 that a bundle may lose against PyTorch
+_FLOAT_REMEDY = "its weights are PyTorch's own, so this is a fault of nerlet: please report it"
 
 Place = tuple[int, int, int, int]  # sentence, start, end, label
 
@@ -55,6 +53,8 @@ def compare_on_data(
 ) -> DataReport:
     """Run a bundle and its PyTorch model over labelled texts.
 
+    Logs a warning where PyTorch finds nothing right, so that nothing can be lost.
+
     Raises:
         GraphError: The bundle loses more than `MAX_F1_LOSS` points of average F1.
     """
@@ -70,25 +70,38 @@ def compare_on_data(
     ]
     both = exact.scores.keys() & rough.scores.keys()
     drift = [abs(exact.scores[place] - rough.scores[place]) for place in both] or [0.0]
-    agreement = count_matches(exact.scores, rough.scores)
+    counts = count_matches(exact.scores, rough.scores)
     report = DataReport(
         data=data.name,
         sentences=sum(len(dataset.examples) for dataset in datasets),
         threshold=threshold,
         torch_f1=f1[0],
         bundle_f1=f1[1],
-        entity_agreement=agreement.f1,
-        entities=agreement.annotated,
+        entity_agreement=agreement(counts),
+        entities=counts.annotated,
         mean_score_drift=sum(drift) / len(drift),
         max_score_drift=max(drift),
     )
+    if report.torch_f1 == 0:
+        logger.warning(
+            "on %s: PyTorch's own average F1 is 0 at threshold %g, so this says nothing of the "
+            "bundle; give other data or another threshold",
+            data,
+            threshold,
+        )
     if report.torch_f1 - report.bundle_f1 > MAX_F1_LOSS:
+        is_int8 = model.bundle.manifest is not None and model.bundle.manifest.precision == "int8"
         raise GraphError(
             f"the bundle's average F1 on {data} is {report.bundle_f1:.2f}, PyTorch's "
             f"{report.torch_f1:.2f}: more than {MAX_F1_LOSS} points lost, nothing is written; "
-            "convert with --precision fp32"
+            + ("convert with --precision fp32" if is_int8 else _FLOAT_REMEDY)
         )
     return report
+
+
+def agreement(counts: Counts) -> float:
+    """F1 of one model's spans against another's: 1 where neither finds any."""
+    return counts.f1 if counts.found + counts.annotated else 1.0
 
 
 class _Recorder:

@@ -7,6 +7,7 @@ read -> trace -> check signature -> compare with PyTorch -> quantise -> check ->
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import onnx
 
 from nerlet.bundle import find_positions
 from nerlet.errors import InputError
+from nerlet.examples import find_data
 from nerlet.manifest import (
     CONFIG_NAME,
     GRAPH_NAME,
@@ -58,7 +60,7 @@ def convert(
     *,
     precision: str = "int8",
     about: About | None = None,
-    dev: Path | str | None = None,
+    dev: Sequence[Path | str] = (),
 ) -> Manifest:
     """Convert a checkpoint to a bundle.
 
@@ -67,8 +69,8 @@ def convert(
         target: Directory of the bundle; its files are replaced only when everything has passed.
         precision: "int8" or "fp32".
         about: Name, origin, licence and threshold of the bundle.
-        dev: Labelled files on which the bundle must not lose more than `compare.MAX_F1_LOSS`
-            points of average F1 against PyTorch.
+        dev: Folders or files of labelled texts, on each of which the bundle must not lose more
+            than `compare.MAX_F1_LOSS` points of average F1 against PyTorch.
 
     Returns:
         The manifest written.
@@ -76,11 +78,14 @@ def convert(
     Raises:
         BundleError: The checkpoint cannot be read.
         GraphError: The graph is not the model; nothing is written.
-        InputError: `precision` is unknown, `target` a file, or the threshold no score.
+        InputError: `precision` is unknown, `target` a file, the threshold no score, or `dev` is
+            not there or not labelled texts.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}, expected {' or '.join(map(repr, PRECISIONS))}")
-    source, target = Path(source), Path(target)
+        raise InputError(
+            f"precision is {precision!r}, expected {' or '.join(map(repr, PRECISIONS))}"
+        )
+    source, target, held = Path(source), Path(target), [find_data(path) for path in dev]
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: expected a directory for the bundle, found a file")
     checkpoint = load_checkpoint(source)
@@ -98,8 +103,8 @@ def convert(
         save_tokenizer(fresh, checkpoint.tokenizer, checkpoint.tokenizer_config)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
         write_manifest(fresh, manifest)
-        if dev is not None:
-            report["data"] = _hold_on_data(checkpoint, fresh, Path(dev), threshold)
+        if held:
+            report["data"] = [_hold_on_data(checkpoint, fresh, path, threshold) for path in held]
             manifest = _describe(checkpoint, fresh, precision, about, report, card)
             write_manifest(fresh, manifest)
         target.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from nerlet.evaluate import count_matches
 from nerlet.scores import find_candidates, sigmoid
 from nerlet.threads import count_usable_threads
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.compare import DataReport
+from nerlet_export.compare import DataReport, agreement
 from nerlet_export.config import ModelConfig
 from nerlet_export.graph import INPUTS, OUTPUT, SHAPES_INPUT
 from nerlet_export.samples import Sample, draw_sample
@@ -145,7 +145,7 @@ def measure_drift(
     """Measure what quantisation changes, one text a run as the runtime does on the CPU."""
     sessions = [open_session(float_graph), open_session(int8_graph)]
     exact, rough = [], []
-    agreement = count_matches((), ())
+    counts = count_matches((), ())
     for seed in range(8 * BATCHES):
         sample = draw_sample(checkpoint, seed=1000 + seed, size=1)
         logits = [run_graph(session, sample.feeds) for session in sessions]
@@ -153,15 +153,15 @@ def measure_drift(
         exact.append(logits[0][known])
         rough.append(logits[1][known])
         spans = [{_key(s) for s in find_spans(own[0], threshold)} for own in logits]
-        agreement += count_matches(spans[0], spans[1])
+        counts += count_matches(spans[0], spans[1])
     a, b = np.concatenate(exact), np.concatenate(rough)
     drift = np.abs(sigmoid(a) - sigmoid(b))
     return DriftReport(
         mean_score_drift=float(drift.mean()),
         max_score_drift=float(drift.max()),
         logit_error=float(np.sqrt(np.mean((a - b) ** 2)) / max(float(a.std()), 1e-9)),
-        entity_agreement=agreement.f1 if agreement.found + agreement.annotated else 1.0,
-        entities=agreement.annotated,
+        entity_agreement=agreement(counts),
+        entities=counts.annotated,
         threshold=threshold,
     )
 
