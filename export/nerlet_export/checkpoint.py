@@ -22,7 +22,13 @@ from nerlet.manifest import CONFIG_NAME, read_json
 from nerlet.prompt import PieceEncoder
 from nerlet_export.config import ModelConfig, read_model_config, write_model_config
 from nerlet_export.model import SpanModel
-from nerlet_export.pretrained import load_config, load_encoder, load_tokenizer, plain_config
+from nerlet_export.pretrained import (
+    check_encoder_keys,
+    load_config,
+    load_encoder,
+    load_tokenizer,
+    plain_config,
+)
 from nerlet_export.tokenization import (
     describe_tokenizer,
     find_markers,
@@ -152,7 +158,7 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
             `encoder_dropout` replaces the encoder's own dropout.
 
     Raises:
-        InputError: The encoder or its package cannot be found.
+        InputError: The encoder or its package cannot be found, or its weights are not whole.
     """
     pretrained, fast = load_encoder(encoder), load_tokenizer(encoder)
     fast.add_tokens([settings.get("ent_token", "<<ENT>>"), settings.get("sep_token", "<<SEP>>")])
@@ -169,7 +175,9 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
         **values,
     )
     model = SpanModel(config)
-    model.encoder.model.load_state_dict(pretrained.state_dict(), strict=False)
+    keys = model.encoder.model.load_state_dict(pretrained.state_dict(), strict=False)
+    check_encoder_keys(encoder, keys.missing_keys, keys.unexpected_keys)
+    find_markers(config, fast.backend_tokenizer)
     return Checkpoint(model.eval(), fast.backend_tokenizer, describe_tokenizer(fast))
 
 

@@ -1,6 +1,7 @@
 """Pretrained encoders by folder, hub name, or `package:NAME/FOLDER`: weights, config, tokenizer."""
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,29 @@ def load_encoder(name: str) -> Any:  # noqa: ANN401  (a model class per encoder)
     """Load an encoder with its weights.
 
     Raises:
-        InputError: It cannot be had.
+        InputError: It cannot be had, or lacks weights.
     """
-    return _load(AutoModel.from_pretrained, name)
+    model, report = _load(AutoModel.from_pretrained, name, output_loading_info=True)
+    check_encoder_keys(name, report["missing_keys"])  # what is beside the encoder is not needed
+    return model
+
+
+def check_encoder_keys(name: str, missing: Iterable[str], unknown: Iterable[str] = ()) -> None:
+    """Check that all of an encoder was loaded, but for its pooler and the positions' numbers.
+
+    Raises:
+        InputError: A weight is missing or unknown.
+    """
+    lost = sorted(key for key in {*missing, *unknown} if not _is_unused(key))
+    if lost:
+        raise InputError(
+            f"encoder: {name!r} and its config do not fit: {len(lost)} weights are missing or "
+            f"unknown, such as {lost[0]}; give the folder of one whole encoder"
+        )
+
+
+def _is_unused(key: str) -> bool:
+    return "pooler." in key or key.endswith("position_ids")
 
 
 def load_config(name: str) -> dict[str, Any]:

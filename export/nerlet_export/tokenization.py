@@ -78,7 +78,8 @@ def find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
     """The ids of [ENT] and `<<SEP>>`.
 
     Raises:
-        BundleError: The tokenizer lacks one, or the model has another [ENT].
+        BundleError: The tokenizer lacks one, the model has another [ENT], or the two are no
+            neighbours where the model finds its labels by that (`encoder.label_blocks`).
     """
     ent, sep = map(tokenizer.token_to_id, (config.ent_token, config.sep_token))
     if ent is None or sep is None or ent != config.class_token_index:
@@ -86,6 +87,13 @@ def find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
             f"{TOKENIZER_NAME}: {config.ent_token} and {config.sep_token} have ids {ent} and "
             f"{sep}, but {CONFIG_NAME} has class_token_index {config.class_token_index}; the two "
             "files are of different models"
+        )
+    has_blocks = config.label_attention == "isolated" or config.label_pooling == "mean"
+    if has_blocks and sep != ent + 1:
+        raise BundleError(
+            f"{TOKENIZER_NAME}: {config.ent_token} and {config.sep_token} have ids {ent} and "
+            f"{sep}, but a model with isolated or averaged labels needs {config.sep_token} right "
+            f"after {config.ent_token}; add the two to the tokenizer together"
         )
     return ent, sep
 

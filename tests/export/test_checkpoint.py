@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
 from nerlet.batch import make_batch
-from nerlet.errors import BundleError
+from nerlet.errors import BundleError, InputError
+from nerlet_export import checkpoint as checkpoint_module
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, start_model
 from nerlet_export.cli import main
 from nerlet_export.samples import make_prompt
@@ -225,6 +226,60 @@ def test_a_new_model_of_an_uncased_encoder_loads_in_the_reference(tmp_path):
             parameter.normal_(0.0, 0.2)
     save_checkpoint(tmp_path / "checkpoint", checkpoint)
     assert_same_logits(checkpoint, load_reference(tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A plain Hugging Face encoder."""
+    source = write_encoder(tmp_path / "encoder", "bert", ["bill", "gates"])
+    AutoModel.from_config(AutoConfig.from_pretrained(source)).save_pretrained(source)
+    return source
+
+
+def drop_weights(source: Path, *parts: str) -> None:
+    state = load_file(source / WEIGHTS)
+    kept = {key: value for key, value in state.items() if not any(part in key for part in parts)}
+    assert len(kept) < len(state)
+    save_file(kept, source / WEIGHTS, metadata={"format": "pt"})
+
+
+def test_a_new_model_needs_no_pooler(pretrained):
+    drop_weights(pretrained, "pooler.")
+    start_model(str(pretrained), {})
+
+
+def test_a_new_model_needs_a_whole_encoder(pretrained):
+    drop_weights(pretrained, "layer.0.output.dense")
+    with pytest.raises(InputError, match=r"2 weights are .* layer\.0\.output\.dense\.bias"):
+        start_model(str(pretrained), {})
+
+
+def test_a_new_model_is_the_encoder_that_was_loaded(pretrained, monkeypatch):
+    """A loaded encoder that is not what its own config describes."""
+
+    def load(name):
+        model = AutoModel.from_pretrained(name)
+        model.embeddings.extra = torch.nn.Linear(2, 2)
+        return model
+
+    monkeypatch.setattr(checkpoint_module, "load_encoder", load)
+    with pytest.raises(InputError, match=r"2 weights are .* such as embeddings\.extra\.bias"):
+        start_model(str(pretrained), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [({}, False), ({"label_attention": "isolated"}, True), ({"label_pooling": "mean"}, True)],
+)
+def test_markers_apart_from_each_other(tmp_path, settings, is_refused):
+    checkpoint = make_checkpoint("bert", **settings)
+    save_checkpoint(tmp_path, checkpoint)
+    edit_config(tmp_path, sep_token="[SEP]")
+    if is_refused:
+        with pytest.raises(BundleError, match=r"needs \[SEP\] right after <<ENT>>"):
+            load_checkpoint(tmp_path)
+    else:
+        assert load_checkpoint(tmp_path).pieces.sep_id != checkpoint.pieces.sep_id
 
 
 def change_weights(folder: Path, *drop: str, add: Mapping[str, torch.Tensor]) -> None:
