@@ -99,7 +99,8 @@ def _find_tables(
     """Float matrices of many rows whose every use is a lookup of rows."""
     tables = {name for name, tensor in initializers.items() if _is_float_matrix(tensor)}
     tables = {name for name in tables if initializers[name].dims[0] >= _LEAST_ROWS}
-    for node in all_nodes(graph):
+    tables -= _inner_inputs(graph)
+    for node in graph.node:
         for position, name in enumerate(node.input):
             is_lookup = node.op_type == "Gather" and position == 0 and _attribute(node, "axis") == 0
             if name in tables and not is_lookup:
@@ -110,18 +111,33 @@ def _find_tables(
 def _find_weights(
     graph: onnx.GraphProto, initializers: dict[str, onnx.TensorProto]
 ) -> dict[str, bool]:
-    """Float matrices whose every use is the right side of a product: name -> is transposed."""
+    """Float matrices whose every use is the right side of a product: name -> is transposed.
+
+    One that is used both ways stays float, as do those of inner graphs, which are not rewritten.
+    """
     weights: dict[str, bool] = {}
-    other: set[str] = set()
-    for node in all_nodes(graph):
+    other = _inner_inputs(graph)
+    for node in graph.node:
         for position, name in enumerate(node.input):
             if name not in initializers or not _is_float_matrix(initializers[name]):
                 continue
-            if position == 1 and _is_product(node):
-                weights[name] = bool(_attribute(node, "transB"))
+            is_transposed = bool(_attribute(node, "transB"))
+            if position == 1 and _is_product(node) and weights.get(name) != (not is_transposed):
+                weights[name] = is_transposed
             else:
                 other.add(name)
     return {name: flag for name, flag in weights.items() if name not in other}
+
+
+def _inner_inputs(graph: onnx.GraphProto) -> set[str]:
+    """What the nodes of inner graphs read."""
+    inner = [
+        attribute.g
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+    ]
+    return {name for own in inner for node in all_nodes(own) for name in node.input}
 
 
 def _is_product(node: onnx.NodeProto) -> bool:

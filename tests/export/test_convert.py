@@ -336,6 +336,49 @@ def test_quantising_leaves_the_float_graph_alone():
     assert graph.SerializeToString(deterministic=True) == before
 
 
+def float_values(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def make_shared_graph(*, is_inner: bool) -> onnx.ModelProto:
+    """X W and, of the same W, either X W in an inner graph or X W^T; and X V, all summed."""
+    rng = np.random.default_rng(0)
+    make = onnx.helper.make_node
+    tables = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("W", "V")}
+    nodes = [make("MatMul", ["x", "W"], ["a"], "a"), make("MatMul", ["x", "V"], ["c"], "c")]
+    if is_inner:
+        branch = onnx.helper.make_graph(
+            [make("MatMul", ["x", "W"], ["inner"], "inner")],
+            "branch",
+            [],
+            [float_values("inner", ["n", 8])],
+        )
+        tables["yes"] = np.ones((), dtype=np.bool_)
+        nodes.append(make("If", ["yes"], ["b"], "b", then_branch=branch, else_branch=branch))
+    else:
+        nodes.append(make("Gemm", ["x", "W"], ["b"], "b", transB=1))
+    nodes.append(make("Sum", ["a", "b", "c"], ["y"], "y"))
+    graph = onnx.helper.make_graph(
+        nodes,
+        "shared",
+        [float_values("x", ["n", 8])],
+        [float_values("y", ["n", 8])],
+        [numpy_helper.from_array(array, name) for name, array in tables.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 19)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+@pytest.mark.parametrize("is_inner", [True, False])
+def test_a_weight_that_cannot_be_int8_everywhere_stays_float(is_inner):
+    graph = make_shared_graph(is_inner=is_inner)
+    quantised = quantize_graph(graph)
+    assert set(initializers(quantised)) - {"yes"} == {"W", "V.int8", "V.scales"}
+    x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
+    exact, rough = (verify.open_session(own).run(["y"], {"x": x})[0] for own in (graph, quantised))
+    np.testing.assert_allclose(rough, exact, atol=0.3)
+
+
 def test_what_the_bundle_says_of_itself(tmp_path):
     write_checkpoint(tmp_path / "my-model", "bert-paper")
     about = About(name="mine", origin="my own", license="CC-BY-4.0", threshold=0.35)
