@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from nerlet.errors import InputError
@@ -86,7 +87,7 @@ def plain_config(encoder: dict[str, Any]) -> dict[str, Any]:
 def _load(loader: Any, name: str, **options: object) -> Any:  # noqa: ANN401  (transformers' own)
     try:
         return loader(find_encoder(name), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"encoder: cannot load {name!r} ({error}); give a folder that holds it, or a name "
             "that is in the hub's cache"

@@ -104,6 +104,18 @@ def test_a_row(folder, capsys, row):
     assert "train.jsonl, line 2: " in problem(capsys, "train", "run.toml")
 
 
+@pytest.mark.parametrize("encoder", ["package:no/x", "package:no.such/x", "damaged"])
+def test_an_encoder(folder, capsys, encoder):
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    (folder / "damaged" / "model.safetensors").write_bytes(b"x" * 20)
+    text = f'[run]\nencoder = "{encoder}"\n[data]\ntrain = "train.jsonl"'
+    (folder / "run.toml").write_text(text, encoding="utf-8")
+    line = problem(capsys, "train", "run.toml")
+    assert "encoder: " in line
+    assert repr(encoder) in line
+
+
 CONFIGS: dict[str, tuple[object, str]] = {
     "max_width": ("12", "max_width is '12', expected a whole number of at least 1"),
     "max_len": (0, "max_len is 0"),
