@@ -1,4 +1,4 @@
-"""The `nerlet-export` command: train, shrink, convert."""
+"""The `nerlet-export` command: train, average, shrink, convert."""
 
 import argparse
 import logging
@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run's last state")
     train.add_argument("--threads", type=int, help="PyTorch's threads, instead of the file's")
     train.set_defaults(run=_train)
+    average = commands.add_parser("average", help="average the weights of checkpoints of one run")
+    average.add_argument("checkpoints", metavar="CHECKPOINT_DIR", nargs="+")
+    average.add_argument("copy", metavar="OUT_DIR")
+    average.add_argument("--dev", metavar="DIR", help="labelled files that choose its threshold")
+    average.set_defaults(run=_average)
     shrink = commands.add_parser("shrink", help="copy a checkpoint in half precision")
     shrink.add_argument("checkpoint", metavar="CHECKPOINT_DIR")
     shrink.add_argument("copy", metavar="OUT_DIR")
@@ -81,6 +86,13 @@ def _train(options: argparse.Namespace) -> int:
             raise InputError(f"--threads is {options.threads}, expected at least 1")
         settings = replace(settings, threads=options.threads)
     train(settings, resume=options.resume)
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from nerlet_export.average import average_checkpoints
+
+    average_checkpoints(options.checkpoints, options.copy, dev=options.dev)
     return 0
 
 

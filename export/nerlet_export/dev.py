@@ -24,6 +24,10 @@ class Dev:
     f1_at_half: float
     by_file: dict[str, float]
 
+    def percentages(self) -> dict[str, float]:
+        """F1 of each file in percent, two digits, as cards have it."""
+        return {name: round(100 * f1, 2) for name, f1 in self.by_file.items()}
+
 
 def read_dev(settings: Settings) -> list[Dataset]:
     """Read the run's dev files; none where it has none.

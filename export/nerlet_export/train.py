@@ -265,7 +265,7 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
         "words": state.words,
         "seconds": round(state.total_seconds()),
         "threshold": dev.threshold if dev else None,
-        "dev": {name: round(100 * f1, 2) for name, f1 in dev.by_file.items()} if dev else {},
+        "dev": dev.percentages() if dev else {},
     }
     write_card(directory, card)
 
