@@ -14,6 +14,8 @@ from nerlet.words import word_shape
 from nerlet_export.corpus import Corpus, Row
 from nerlet_export.data import Example, Layout, count_room
 
+# Rows without a label that may follow each other by chance.
+_MOST_MISSES = 10_000
 _LOWER, _UPPER = word_shape("word"), word_shape("WORD")
 _CASED = {word_shape("word"), word_shape("Word"), word_shape("WORD"), word_shape("wOrD")}
 
@@ -51,7 +53,7 @@ def draw_examples(
     """Draw examples without end: a source by weight, a row of it, a crop, its labels.
 
     Raises:
-        InputError: A source of the mixture has no rows.
+        InputError: A source of the mixture has no rows, or the rows give no labels.
     """
     for source in mixture:
         if not corpus.rows.get(source):
@@ -62,11 +64,17 @@ def draw_examples(
     sources = sorted(mixture)
     chances = np.array([mixture[source] for source in sources], dtype=np.float64)
     chances /= chances.sum()
-    while True:
+    misses = 0
+    while misses < _MOST_MISSES:
         rows = corpus.rows[sources[rng.choice(len(sources), p=chances)]]
         example = make_example(rows[int(rng.integers(len(rows)))], corpus, sampling, layout, rng)
+        misses = 0 if example is not None else misses + 1
         if example is not None:
             yield example
+    raise InputError(
+        f"{misses} rows in a row gave no label to ask for; the rows need entities of at most "
+        f"{layout.max_width} words, or a `negatives` policy that names absent types"
+    )
 
 
 def make_example(

@@ -207,6 +207,15 @@ def test_texts_are_cut_to_the_encoders_positions():
     assert make_example(corpus.rows["s"][0], corpus, PLAIN, nothing, rng) is None
 
 
+def test_rows_that_give_no_label_are_an_error():
+    silent = build_corpus(
+        [row("no entity", [], negatives="explicit")], make_checkpoint("bert").pieces, max_words=50
+    )
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="gave no label to ask for"):
+        next(draw_examples(silent, {"s": 1.0}, PLAIN, LAYOUT, rng))
+
+
 def test_a_mixture_of_unknown_sources_is_an_error(corpus):
     with pytest.raises(InputError, match="source 'nowhere' has no rows"):
         next(draw_examples(corpus, {"nowhere": 1.0}, PLAIN, LAYOUT, np.random.default_rng(0)))
