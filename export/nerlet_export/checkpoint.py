@@ -200,14 +200,9 @@ def _make_model(config: ModelConfig, directory: Path) -> SpanModel:
     """Make a model of a stored config, whose encoder part only its encoder's class can check."""
     try:
         return SpanModel(config)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
-    ) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # transformers' own checks have no base but this
         raise BundleError(
             f"{directory / CONFIG_NAME}: encoder_config describes no encoder that transformers "
             f"builds ({error}); the file is damaged, or needs another version of transformers"

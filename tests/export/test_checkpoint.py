@@ -417,3 +417,10 @@ def test_a_tokenizer_without_its_config_is_read_and_described(copied):
     kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert checkpoint.tokenizer.to_str() == kept.to_str()
     assert checkpoint.tokenizer_config["pad_token"] == "[PAD]"
+
+
+def test_isolated_labels_on_an_encoder_without_absolute_positions_are_refused(tmp_path):
+    save_checkpoint(tmp_path, make_checkpoint("deberta-v2"))
+    edit_config(tmp_path, nerlet={"label_attention": "isolated", "span_head_width": 0})
+    with pytest.raises(BundleError, match="built for 'bert' encoders; use 'joint'"):
+        load_checkpoint(tmp_path)
