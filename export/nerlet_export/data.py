@@ -89,7 +89,7 @@ class Batch:
         starts: Index into L of each span's first word, (B, S).
         ends: Index into L of each span's last word, (B, S).
         is_span: (B, S).
-        targets: 1 for an entity, (B, S, C); empty without training targets.
+        targets: 1 for an entity, (B, S, C); all 0 where none are given.
         weights: Loss weight of each cell, (B, S, C); 0 where the truth is not known.
     """
 
