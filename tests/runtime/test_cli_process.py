@@ -32,6 +32,8 @@ def start(request):
             stderr=subprocess.PIPE,
             cwd=request.config.rootpath,
             env={**os.environ, **environment},
+            # A parent in the background may ignore Ctrl-C, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
