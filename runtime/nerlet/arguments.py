@@ -12,7 +12,8 @@ from nerlet.manifest import is_count, is_threshold
 Labels = (
     str | Sequence[str] | Mapping[str, str] | Sequence[Sequence[str]] | Sequence[Mapping[str, str]]
 )
-Threshold = float | Sequence[float | None] | None
+OneThreshold = float | Mapping[str, float] | None
+Threshold = OneThreshold | Sequence[OneThreshold]
 Flag = bool | Sequence[bool]
 GivenSpans = Sequence[Sequence[Mapping[str, Any]]]
 
@@ -29,19 +30,31 @@ class LabelSet:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnThresholds:
+    """A model's own thresholds: for what a label is read as, or else for every label."""
+
+    overall: float
+    by_prompt: Mapping[str, float]
+
+    def of(self, prompt: str) -> float:
+        """The threshold of one label."""
+        return self.by_prompt.get(prompt, self.overall)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What to find in one text.
 
     Attributes:
         labels: The labels.
-        threshold: Keep scores above it.
+        thresholds: Keep scores above these, one for each label.
         nested: Spans may nest.
         multi_label: A span may have several labels.
         given: (start, end) offsets of the only spans that may be found; None: any span.
     """
 
     labels: LabelSet
-    threshold: float
+    thresholds: tuple[float, ...]
     nested: bool
     multi_label: bool
     given: frozenset[tuple[int, int]] | None
@@ -107,7 +120,7 @@ def read_tasks(
     count: int,
     labels: object,
     threshold: object,
-    default: float,
+    own: OwnThresholds,
     multi_label: object,
     input_spans: object = None,
     **overlap: object,
@@ -118,8 +131,10 @@ def read_tasks(
         count: Number of texts.
         labels: One label, a list, a dict {name: description}, or a list with one list or dict
             per text. Duplicates drop, the order stays.
-        threshold: A number in [0, 1], None for the default, or a list of these, one per text.
-        default: The threshold that None stands for.
+        threshold: A number in [0, 1], a dict {label: number}, None for the model's own, or a list
+            of these, one per text. A label that the dict lacks has the model's own; a label of
+            the dict that is not asked for is passed over.
+        own: The model's own.
         multi_label: True, False, or a list of these, one per text.
         input_spans: None, or for each text a list of dicts with "start" and "end".
         **overlap: Either `nested` or its opposite `flat_ner`, whichever the user gives; values as
@@ -129,9 +144,10 @@ def read_tasks(
         InputError: A value out of bounds, or a list of another length than `count`.
     """
     ((name, value),) = overlap.items()
+    label_sets = _read_labels(labels, count)
     columns = zip(
-        _read_labels(labels, count),
-        _read_thresholds(threshold, count, default),
+        label_sets,
+        _read_thresholds(threshold, label_sets, own),
         [flag is (name == "nested") for flag in _read_flags(name, value, count)],
         _read_flags("multi_label", multi_label, count),
         _read_given_spans(input_spans, count),
@@ -178,15 +194,28 @@ def _bad_labels(where: str, found: object) -> InputError:
     )
 
 
-def _read_thresholds(threshold: object, count: int, default: float) -> list[float]:
-    values = _spread("threshold", threshold, count)
-    return [default if value is None else _read_threshold(value) for value in values]
+def _read_thresholds(
+    threshold: object, label_sets: Sequence[LabelSet], own: OwnThresholds
+) -> list[tuple[float, ...]]:
+    """Return the thresholds of each text's labels."""
+    values = _spread("threshold", threshold, len(label_sets))
+    return [_read_threshold(value, one, own) for value, one in zip(values, label_sets, strict=True)]
 
 
-def _read_threshold(value: object) -> float:
+def _read_threshold(value: object, labels: LabelSet, own: OwnThresholds) -> tuple[float, ...]:
+    if value is None:
+        return tuple(map(own.of, labels.prompts))
+    if not isinstance(value, Mapping):
+        return (_check_threshold("threshold", value),) * len(labels.names)
+    given = {name: _check_threshold(f"threshold[{name!r}]", value[name]) for name in value}
+    pairs = zip(labels.names, labels.prompts, strict=True)
+    return tuple(given.get(name, own.of(prompt)) for name, prompt in pairs)
+
+
+def _check_threshold(where: str, value: object) -> float:
     if not is_threshold(value):
         raise InputError(
-            f"threshold: expected a number from 0 to 1, found {value!r}; "
+            f"{where}: expected a number from 0 to 1, found {value!r}; "
             "a span is kept when its score is greater"
         )
     return float(value)

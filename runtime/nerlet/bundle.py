@@ -4,7 +4,7 @@ Everything about a model that does not depend on a text is read and checked here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -86,6 +86,7 @@ class Bundle:
         max_positions: Most pieces of an input, special ones included; None: no limit.
         threshold: The bundle's own threshold, None where it has none.
         manifest: What `nerlet.json` says; None for an export of the reference's layout.
+        label_thresholds: The bundle's own thresholds of single labels.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class Bundle:
     max_positions: int | None
     threshold: float | None
     manifest: Manifest | None
+    label_thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 def default_bundle_path() -> Path:
@@ -160,6 +162,7 @@ def _open_ours(directory: Path) -> Bundle:
         max_positions=manifest.max_positions,
         threshold=manifest.threshold,
         manifest=manifest,
+        label_thresholds=manifest.label_thresholds,
     )
 
 

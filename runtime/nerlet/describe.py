@@ -65,7 +65,13 @@ def _describe_limits(bundle: Bundle) -> Section:
         ("longest prompt", "no limit" if positions is None else f"{positions} pieces"),
         ("widest entity", f"{bundle.max_width} words"),
         ("threshold", "0.5" if bundle.threshold is None else f"{bundle.threshold:g}"),
+        *_describe_label_thresholds(bundle.label_thresholds),
     ]
+
+
+def _describe_label_thresholds(thresholds: Mapping[str, float]) -> Section:
+    told = ", ".join(f"{label} {threshold:g}" for label, threshold in thresholds.items())
+    return [("of single labels", told)] if told else []
 
 
 def _describe_figures(manifest: Manifest) -> Section:
@@ -92,9 +98,10 @@ def _describe_training(manifest: Manifest) -> Section:
     """How the model was trained, and whatever else its figures hold."""
     figures = dict(manifest.figures)
     figures.pop("dev", None)
-    if figures.get("threshold") == manifest.threshold:
-        figures.pop("threshold", None)  # told among the limits
     section = []
+    threshold = figures.pop("threshold", None)
+    if threshold not in (None, manifest.threshold):  # else it is told among the limits
+        section.append(("threshold in training", _to_text(threshold)))
     counts = [f"{_to_text(figures.pop(key))} {key}" for key in _COUNTS if key in figures]
     if counts:
         section.append(("training", ", ".join(counts)))

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
@@ -60,6 +62,8 @@ class Manifest:
         max_types: Most labels seen at once in training.
         max_positions: Most pieces that the encoder takes, special ones included; None: no limit.
         threshold: The score above which this model's spans are best kept; None: 0.5.
+        label_thresholds: The same for single labels, by what the model reads as the label; every
+            other label has `threshold`.
         architecture: "span" is the only one this version reads.
         word_pattern: Regular expression that finds the words.
         word_shapes: The graph has the optional input `word_shapes`.
@@ -80,6 +84,7 @@ class Manifest:
     max_types: int = 25
     max_positions: int | None = None
     threshold: float | None = None
+    label_thresholds: dict[str, float] = field(default_factory=dict)
     architecture: str = "span"
     word_pattern: str = WORD_PATTERN
     word_shapes: bool = False
@@ -139,9 +144,19 @@ def record_file(path: Path) -> FileRecord:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `nerlet.json` into a model directory."""
-    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False)
-    (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    """Write `nerlet.json` into a model directory: the whole file, or none of it.
+
+    Raises:
+        OSError: It cannot be written; the file that was there is as it was.
+    """
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    target = directory / MANIFEST_NAME
+    with tempfile.TemporaryDirectory(prefix=f".{MANIFEST_NAME}.", dir=directory) as scratch:
+        fresh = Path(scratch) / MANIFEST_NAME
+        fresh.write_text(text, encoding="utf-8")
+        if target.exists():
+            shutil.copymode(target, fresh)
+        fresh.replace(target)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -223,6 +238,12 @@ def is_threshold(value: object) -> TypeGuard[float]:
     return 0 <= float(value) <= 1  # NaN is in no range
 
 
+def _are_label_thresholds(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _is_filled(label) and is_threshold(threshold) for label, threshold in value.items()
+    )
+
+
 def _is_filled(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -269,6 +290,7 @@ _CHECKS: dict[str, _Check] = {
     "max_types": _COUNT,
     "max_positions": (lambda value: value is None or is_count(value), f"{_COUNT[1]}, or null"),
     "threshold": (lambda value: value is None or is_threshold(value), "0 to 1, or null"),
+    "label_thresholds": (_are_label_thresholds, "an object of labels, each with 0 to 1"),
     "word_pattern": (lambda value: value == WORD_PATTERN, f"{WORD_PATTERN!r}, all that is read"),
     "word_shapes": (lambda value: isinstance(value, bool), "true or false"),
     "label_attention": (lambda value: value in LABEL_ATTENTIONS, " or ".join(LABEL_ATTENTIONS)),

@@ -18,6 +18,8 @@ from nerlet.arguments import (
     Flag,
     GivenSpans,
     Labels,
+    OneThreshold,
+    OwnThresholds,
     Task,
     Threshold,
     read_count,
@@ -39,7 +41,6 @@ from nerlet.words import Word, WordSplitter, as_words, split_words, word_shape
 
 _Source = TypeVar("_Source", str, list[str])
 Logits = NDArray[np.float32]
-_NO_LOGITS: Logits = np.zeros((0, 1, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class GLiNER:
         self.bundle = bundle
         self._graph = graph
         self._split = split
+        self._own = OwnThresholds(self.threshold, bundle.label_thresholds)
         self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
 
     @classmethod
@@ -129,7 +131,10 @@ class GLiNER:
 
     @property
     def threshold(self) -> float:
-        """The score above which spans are kept where a call gives no threshold."""
+        """The score above which spans are kept where a call gives no threshold.
+
+        Labels of `bundle.label_thresholds` have one of their own instead.
+        """
         return 0.5 if self.bundle.threshold is None else self.bundle.threshold
 
     @property
@@ -142,7 +147,7 @@ class GLiNER:
         text: str,
         labels: Labels,
         flat_ner: bool = True,  # noqa: FBT001, FBT002  # the reference's order of arguments
-        threshold: float | None = None,
+        threshold: OneThreshold = None,
         multi_label: bool = False,  # noqa: FBT001, FBT002  # as above
         return_class_probs: bool = False,  # noqa: FBT001, FBT002  # as above
         **others: Any,  # noqa: ANN401  # passed on to inference
@@ -171,7 +176,9 @@ class GLiNER:
             labels: The types to find: a string, a list, a dict {name: description} (the
                 description is what the model reads), or a list with one list or dict per text.
             flat_ner: Entities never overlap; False: they may nest. Or one per text.
-            threshold: Keep scores above it, 0 to 1; None: the model's own. Or one per text.
+            threshold: Keep scores above it, 0 to 1; a dict {label: number} where labels differ;
+                None: the model's own, of each label or, where that has none, of all. Or one per
+                text.
             multi_label: One span may have several labels. Or one per text.
             batch_size: Texts in one run on a GPU, 8 by default. On a CPU each text runs alone,
                 which is as fast and keeps its scores free of its neighbours.
@@ -194,7 +201,7 @@ class GLiNER:
         checked = read_texts(texts)
         count = len(checked)
         tasks = read_tasks(
-            count, labels, threshold, self.threshold, multi_label, input_spans, flat_ner=flat_ner
+            count, labels, threshold, self._own, multi_label, input_spans, flat_ner=flat_ner
         )
         entities: list[list[Entity]] = [[] for _ in checked]
         for index, scored in self._run_all(checked, self._split, tasks, batch_size):
@@ -237,7 +244,7 @@ class GLiNER:
         """
         checked = read_sentences(sentences)
         count = len(checked)
-        tasks = read_tasks(count, labels, threshold, self.threshold, multi_label, nested=nested)
+        tasks = read_tasks(count, labels, threshold, self._own, multi_label, nested=nested)
         spans: list[list[Span]] = [[] for _ in checked]
         for index, scored in self._run_all(checked, as_words, tasks, batch_size):
             found = _choose_spans(scored, tasks[index])
@@ -286,23 +293,24 @@ class GLiNER:
 
     def _run(self, prompts: Sequence[Prompt]) -> list[Logits]:
         """Return the logits of each prompt, (L, K, C), without padding."""
+        empty = [np.zeros((0, 1, prompt.label_count), dtype=np.float32) for prompt in prompts]
         worded = [prompt for prompt in prompts if len(prompt.kept_words)]
         if not worded:
-            return [_NO_LOGITS] * len(prompts)
+            return empty
         shapes = self._graph.has_word_shapes
         feeds = make_batch(worded, self.bundle.max_width, word_shapes=shapes)
         logits = iter(self._graph.run(feeds, max(prompt.label_count for prompt in worded)))
         return [
             next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
             if len(prompt.kept_words)
-            else _NO_LOGITS
-            for prompt in prompts
+            else none
+            for prompt, none in zip(prompts, empty, strict=True)
         ]
 
 
 def _choose_spans(scored: _Scored, task: Task) -> list[Span]:
     """Return the kept spans of one text, over its kept words."""
-    candidates = find_candidates(scored.logits, threshold=task.threshold)
+    candidates = find_candidates(scored.logits, threshold=np.asarray(task.thresholds))
     if task.given is not None:
         candidates = confine_candidates(candidates, scored.words, scored.kept_words, task.given)
     return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)

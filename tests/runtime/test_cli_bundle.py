@@ -71,6 +71,17 @@ def test_info_of_a_bundle(tmp_path, capsys):
     assert told["threshold"] == "0.25"
 
 
+def test_info_tells_calibrated_thresholds(tmp_path, capsys):
+    own = {"person": 0.5, "x": 0.35}
+    path = write_bundle(
+        tmp_path / "toy", threshold=0.25, label_thresholds=own, figures={"threshold": 0.4}
+    )
+    told = tell(capsys, path)
+    assert told["threshold"] == "0.25"
+    assert told["of single labels"] == "person 0.5, x 0.35"
+    assert told["threshold in training"] == "0.4"
+
+
 def test_info_tells_figures_and_training(tmp_path, capsys):
     figures = {
         "data": {"file": "train", "licenses": ["a", "b"], "mixture": {"set_1": 0.5, "c": 0.25}},

@@ -20,6 +20,7 @@ MANIFEST = Manifest(
     },
     max_positions=512,
     threshold=0.45,
+    label_thresholds={"person": 0.3},
     word_shapes=True,
     label_attention="isolated",
     figures={"f1": {"ood": 51.5}},
@@ -31,6 +32,23 @@ def test_a_manifest_is_read_as_written(tmp_path):
     write_manifest(tmp_path, MANIFEST)
     assert read_manifest(tmp_path) == MANIFEST
     assert next(iter(json.loads((tmp_path / "nerlet.json").read_text()))) == "schema_version"
+
+
+def test_writing_replaces_the_whole_file_or_leaves_it(tmp_path, monkeypatch):
+    write_manifest(tmp_path, MANIFEST)
+    path = tmp_path / "nerlet.json"
+    path.chmod(0o640)
+    write_manifest(tmp_path, replace(MANIFEST, threshold=0.5))
+    assert (read_manifest(tmp_path).threshold, path.stat().st_mode & 0o777) == (0.5, 0o640)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_manifest(tmp_path, MANIFEST)
+    assert read_manifest(tmp_path).threshold == 0.5
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_keys_with_a_default_may_be_absent():
@@ -58,6 +76,9 @@ def test_keys_with_a_default_may_be_absent():
         ("threshold", 1.5),
         ("threshold", float("nan")),
         ("threshold", True),
+        ("label_thresholds", None),
+        ("label_thresholds", {"person": 1.5}),
+        ("label_thresholds", {"": 0.5}),
         ("word_pattern", r"\S+"),
         ("word_shapes", 1),
         ("label_attention", "none"),

@@ -154,6 +154,34 @@ def test_the_threshold_is_the_bundles_own_or_a_half(toy, toy_path):
     assert toy.bundle.path == toy_path
 
 
+def test_labels_have_the_bundles_own_thresholds(toy):
+    own = {"person": 0.8, "a human being": 0.9, "organization": 0.75}
+    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._graph)
+    # A span of two words scores 0.88, of one 0.73.
+    kept = ["Bill Gates", "April 4", "1975"]
+    assert [pair[0] for pair in pairs(model.predict_entities(TEXT, LABELS))] == kept
+    assert len(model.predict_entities(TEXT, LABELS, threshold=0.5)) == 4
+    # What the model reads counts, not what the caller calls it.
+    described = {"person": "a human being", "when": "date"}
+    assert {label for _, label in pairs(model.predict_entities(TEXT, described))} == {"when"}
+    assert model.predict_words([["Ada"], ["1975"]], LABELS) == [[], [Span(0, 1, 2, score(1))]]
+
+
+def test_a_callers_thresholds_of_labels_come_before_the_bundles_own(toy):
+    own = {"person": 0.8, "date": 0.9}
+    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._graph)
+    found = model.predict_entities(TEXT, LABELS, threshold={"date": 0.5, "unasked": 1})
+    assert [text for text, _ in pairs(found)] == ["Bill Gates", "Microsoft", "April 4", "1975"]
+    each = model.inference(["Ada 1975"] * 3, LABELS, threshold=[{"person": 0.5}, None, 0.7])
+    assert [[text for text, _ in pairs(own)] for own in each] == [["Ada"], [], ["Ada", "1975"]]
+
+
+@pytest.mark.parametrize("threshold", [{"person": 2}, {"person": None}, [{"person": "0.5"}]])
+def test_a_bad_threshold_of_a_label_is_named(toy, threshold):
+    with pytest.raises(InputError, match=r"threshold\['person'\]: expected a number from 0 to 1"):
+        toy.inference(["Ada"], LABELS, threshold=threshold)
+
+
 def test_a_score_equal_to_the_threshold_is_left_out(toy):
     (entity,) = toy.predict_entities("Ada", ["person"])
     assert toy.predict_entities("Ada", ["person"], threshold=entity["score"]) == []
