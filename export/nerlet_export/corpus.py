@@ -2,8 +2,9 @@
 
 A row's `negatives` says which types those are; nothing else is ever taken as absent:
 
-* open: any type from elsewhere; open-partial: the same, but types of the row's own source say
-  nothing about labelled spans;
+* open: any type from elsewhere, but for those that often go along with one of the row's own (a
+  chemist is a scientist, whether the row says so or not); open-partial: any type from elsewhere,
+  but types of the row's own source say nothing about labelled spans;
 * closed: the other types of the row's source; partial: the same, but not on labelled spans;
 * closed-split: the types of the row's half of the source (types are in one half when they occur
   together in a row);
@@ -32,6 +33,9 @@ POLICIES = (
     "open", "open-partial", "closed", "partial", "closed-split", "per-service", "closure",
     "one-mention", "explicit",
 )  # fmt: skip
+
+# Share of a type's entities from which another type that they have, too, goes along with it.
+_COMPANION = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,12 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Rows by source, the pools of types, and the pieces of every type."""
+    """Rows by source, the pools of types, and the pieces and companions of every type."""
 
     rows: Mapping[str, Sequence[Row]]
     pools: Mapping[str, Pool]
     label_pieces: Mapping[str, Sequence[int]]
+    companions: Mapping[str, frozenset[str]]
     words: int
 
 
@@ -134,7 +139,7 @@ def build_corpus(raw_rows: Iterable[Raw], encoder: PieceEncoder, *, max_words: i
     labels = sorted(set().union(*counts.values()) | _explicit(rows))
     label_pieces = dict(zip(labels, encoder.encode_units(labels), strict=True))
     pools = {name: _make_pool(count) for name, count in counts.items()}
-    return Corpus(dict(rows), pools, label_pieces, total)
+    return Corpus(dict(rows), pools, label_pieces, find_companions(raw), total)
 
 
 def split_row(row: Raw, max_words: int) -> Iterator[Raw]:
@@ -147,6 +152,26 @@ def split_row(row: Raw, max_words: int) -> Iterator[Raw]:
             if begin <= start and stop <= end
         )
         yield replace(row, words=row.words[begin:end], entities=entities)
+
+
+def find_companions(raw: Iterable[Raw]) -> dict[str, frozenset[str]]:
+    """For each type of the open rows, the types on at least `_COMPANION` of its entities."""
+    counts: Counter[str] = Counter()
+    pairs: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in raw:
+        if row.negatives != "open":
+            continue
+        types: dict[tuple[int, int], set[str]] = defaultdict(set)
+        for start, end, label in row.entities:
+            types[start, end].add(label)
+        for labels in types.values():
+            counts.update(labels)
+            for label in labels:
+                pairs[label].update(labels - {label})
+    return {
+        label: frozenset(o for o, n in others.items() if n >= _COMPANION * counts[label])
+        for label, others in pairs.items()
+    }
 
 
 def _make_row(

@@ -1,15 +1,44 @@
-"""Rows with dates, derived from rows whose annotators did not mark them.
+"""Rows derived from others by rule: their dates, and coarser types.
 
-Everybody asks for dates, and the permissive sources hardly have any in running text. Written dates
-are regular enough to be found by rule, so rows in which every trace of a date is part of one that
-a rule is sure of become rows of a source of their own, "dates", with `date` beside their own types;
-rows without any trace say that `date` is absent. Other types get no negatives from here.
+Dates: everybody asks for dates, and the permissive sources hardly have any in running text. Written
+dates are regular enough to be found by rule, so rows in which every trace of a date is part of one
+that a rule is sure of become rows of a source of their own, "dates", with `date` beside their own
+types; rows without any trace say that `date` is absent. Other types get no negatives from here.
+
+Coarser types: a source that splits persons into athletes, politicians and so on, and calls the
+remaining ones `person`, teaches that a politician is no person. That is right where both are asked
+for and wrong where only `person` is, so each of its rows comes once more with coarse types alone.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from nerlet.negatives import Row
+
+# Source -> coarse type -> what it is made of: MultiCoNER v2's own grouping (Fetahu et al., 2023),
+# with the two kinds of company once more.
+_COARSE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "multiconer2_en": {
+        "person": (
+            "artist", "athlete", "cleric", "person", "politician", "scientist", "sports manager",
+        ),
+        "organization": (
+            "aerospace manufacturer", "car manufacturer", "musical group", "organization",
+            "private company", "public company", "sports team",
+        ),
+        "company": (
+            "aerospace manufacturer", "car manufacturer", "private company", "public company",
+        ),
+        "location": ("facility", "human settlement", "location", "station"),
+        "creative work": ("artwork", "musical work", "software", "visual work", "written work"),
+        "product": ("clothing", "drink", "food", "product", "vehicle"),
+        "medical term": (
+            "anatomical structure", "disease", "medical procedure", "medication or vaccine",
+            "symptom",
+        ),
+    }
+}  # fmt: skip
 
 SOURCE = "dates"
 LABEL = "date"
@@ -62,6 +91,27 @@ def derive_dates(rows: Iterable[Row]) -> Iterator[Row]:
         )
 
 
+def derive_coarse(rows: Iterable[Row]) -> Iterator[Row]:
+    """Make rows of coarse types, as the sources "NAME-coarse".
+
+    Args:
+        rows: As read.
+
+    Yields:
+        Each row of a source with coarse types: its entities under these alone.
+    """
+    for row in rows:
+        groups = _COARSE.get(row.source or "")
+        if groups:
+            entities = tuple(
+                (start, end, coarse)
+                for start, end, label in row.entities
+                for coarse, kinds in groups.items()
+                if label in kinds
+            )
+            yield replace(row, entities=entities, source=f"{row.source}-coarse")
+
+
 def find_dates(words: Sequence[str]) -> list[tuple[int, int]] | None:
     """Find the dates of a text, half-open ranges of words; None where the rules are not sure."""
     text = " ".join(words)
@@ -81,3 +131,9 @@ def find_dates(words: Sequence[str]) -> list[tuple[int, int]] | None:
 def _clash(entities: Iterable[tuple[int, int, str]], dates: Sequence[tuple[int, int]]) -> bool:
     """Whether a date overlaps an entity."""
     return any(start < stop and first < end for start, end, _ in entities for first, stop in dates)
+
+
+DERIVATIONS: Mapping[str, Callable[[Iterable[Row]], Iterator[Row]]] = {
+    "dates": derive_dates,
+    "coarse": derive_coarse,
+}

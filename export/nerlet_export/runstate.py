@@ -6,20 +6,27 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pickle import UnpicklingError
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 
 from nerlet.errors import InputError
 from nerlet_export.data import Batch
-from nerlet_export.model import SpanModel
 from nerlet_export.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.pt"
+
+
+class Stateful(Protocol):
+    """What a state is taken of: a module, an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object: ...  # noqa: D102
 
 
 class RunState:
@@ -50,7 +57,7 @@ class RunState:
         """Seconds spent, over all parts of the run."""
         return self.seconds + time.monotonic() - self._began
 
-    def save(self, settings: Settings, model: SpanModel, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, settings: Settings, parts: Mapping[str, Stateful]) -> None:
         """Write everything that an exact resume needs; the old state stays until it is written."""
         directory = settings.directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -64,8 +71,7 @@ class RunState:
                 "seconds": self.total_seconds(),
             },
             "settings": _plain(settings),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in parts.items()},
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -74,10 +80,8 @@ class RunState:
         fresh.replace(directory / STATE_NAME)
 
     @classmethod
-    def load(
-        cls, settings: Settings, model: SpanModel, optimizer: torch.optim.Optimizer
-    ) -> "RunState":
-        """Read the state of a run into its model and optimiser; a fresh one where there is none.
+    def load(cls, settings: Settings, parts: Mapping[str, Stateful]) -> "RunState":
+        """Read the state of a run into its parts; a fresh one where there is none.
 
         Settings may differ from those that it was written under, as when a run is extended: a
         line in the log then says which, since the resumed run is not the unbroken one.
@@ -92,8 +96,8 @@ class RunState:
             return state
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
-            model.load_state_dict(values["model"])
-            optimizer.load_state_dict(values["optimizer"])
+            for name, part in parts.items():
+                part.load_state_dict(values[name])
         except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: not the state of a run of this model ({error}); give another directory"

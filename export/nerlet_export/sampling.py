@@ -145,8 +145,10 @@ def _negatives(
     banned = set(row.known) if row.policy in ("closure", "one-mention") else set(row.known & seen)
     chosen = [label for label in row.explicit if label not in seen][:count]
     if row.policy == "open":
+        companions = frozenset[str]().union(*(corpus.companions.get(label, ()) for label in seen))
+        banned |= companions
         # The row's own types outside the crop are absent from it, and hard.
-        outside = sorted(row.known - seen)
+        outside = sorted(row.known - seen - companions)
         chosen += [str(label) for label in rng.permutation(outside)[: (count + 1) // 2]]
     banned |= set(chosen) | seen
     pool = corpus.pools.get(row.pool)

@@ -13,6 +13,7 @@ from nerlet.errors import InputError
 from nerlet.manifest import is_threshold
 from nerlet_export.config import ModelConfig
 from nerlet_export.corpus import POLICIES
+from nerlet_export.derive import DERIVATIONS
 from nerlet_export.sampling import Sampling
 from nerlet_export.typed import build
 
@@ -26,8 +27,9 @@ _BOUNDS = {
     **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
     **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
     **dict.fromkeys(("seed", "threads", "crop_words", "encoder_lr", "head_lr"), _NOT_NEGATIVE),
-    **dict.fromkeys(("weight_decay", "positive_weight", "clip_norm"), _NOT_NEGATIVE),
-    **dict.fromkeys(("warm_up", "negative_ratio", "drop_type"), _SHARE),
+    **dict.fromkeys(("weight_decay", "positive_weight", "focal", "clip_norm"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warm_up", "negative_ratio", "drop_type", "smoothing"), _SHARE),
+    **dict.fromkeys(("layer_decay", "average"), _SHARE),
     **dict.fromkeys(("lower_text", "upper_text", "no_shapes"), _SHARE),
 }
 
@@ -38,8 +40,10 @@ class Data:
 
     Attributes:
         train: JSON lines in the training format, perhaps gzipped.
+        extra: Further files of the same format.
         mixture: Weight of each source; empty for every row alike.
-        derive_dates: Whether to make the sources "dates" and "dates-none" out of the others.
+        derive: Rows to make out of the others by rule (`derive`): "dates" makes the sources "dates"
+            and "dates-none", "coarse" the sources "NAME-coarse".
         licenses: Licence classes of rows that may be used; "" for rows that name none.
         negatives: Which absent types are certain in rows that do not say (`corpus`): "closed" for
             your own rows, where every type of the file is always labelled.
@@ -48,8 +52,9 @@ class Data:
     """
 
     train: str
+    extra: tuple[str, ...] = ()
     mixture: Mapping[str, float] = field(default_factory=dict)
-    derive_dates: bool = False
+    derive: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ("permissive",)
     negatives: str = "explicit"
     dev: str = ""
@@ -59,6 +64,10 @@ class Data:
         if self.mixture and not (min(self.mixture.values()) >= 0 < sum(self.mixture.values())):
             raise InputError(
                 f"mixture is {dict(self.mixture)!r}, expected weights of at least 0, one above 0"
+            )
+        if unknown := sorted(set(self.derive) - DERIVATIONS.keys()):
+            raise InputError(
+                f"derive names {', '.join(unknown)}, expected some of {', '.join(DERIVATIONS)}"
             )
         if self.negatives not in POLICIES:
             raise InputError(
@@ -77,8 +86,15 @@ class Optimization:
         head_lr: Peak learning rate of everything else.
         warm_up: Share of the steps with a rising rate.
         weight_decay: Of matrices; vectors (norms, biases) have none.
+        layer_decay: Factor on the encoder's rate for each layer further from its output; the
+            embeddings count as one more layer.
         positive_weight: Factor on the loss of entity cells.
+        focal: Exponent that fades cells the model is sure of (focal loss, Lin et al., 2017);
+            0 for plain cross-entropy.
+        smoothing: How far targets are drawn towards one half, as a share.
         clip_norm: Largest norm of a step's gradient; 0 for no limit.
+        average: Decay a step of the running mean of the weights, which is what dev measures and
+            checkpoints hold; 0 for the weights themselves.
     """
 
     steps: int = 30_000
@@ -87,8 +103,12 @@ class Optimization:
     head_lr: float = 5e-5
     warm_up: float = 0.1
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
     positive_weight: float = 1.0
+    focal: float = 0.0
+    smoothing: float = 0.0
     clip_norm: float = 1.0
+    average: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +166,16 @@ def read_settings(path: Path | str) -> Settings:
         InputError: No such file, no TOML, a key unknown or missing, or a value of another type or
             out of bounds.
     """
-    path = Path(path)
-    raw = _read_toml(path)
+    return make_settings(read_toml(path), Path(path))
+
+
+def make_settings(raw: Mapping[str, Any], path: Path) -> Settings:
+    """Make the settings of a run's table, which is that of its file at `path`.
+
+    Raises:
+        InputError: As in `read_settings`.
+    """
+    raw = dict(raw)
     run, model = _pop_table(raw, "run", path), _pop_table(raw, "model", path)
     with _located(f"{path}: [model]"):
         _check_model(model)
@@ -163,7 +191,13 @@ def read_settings(path: Path | str) -> Settings:
         return build(Settings, {**run, **tables}, _BOUNDS)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: No such file, or no TOML.
+    """
+    path = Path(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -7,8 +7,10 @@ step's examples follow from (seed, step), so a resumed run sees what an unbroken
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,14 @@ from nerlet_export.checkpoint import (
 )
 from nerlet_export.corpus import Corpus, build_corpus, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
-from nerlet_export.derive import derive_dates
+from nerlet_export.derive import DERIVATIONS
 from nerlet_export.dev import Dev, measure, read_dev
 from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
 from nerlet_export.precision import autocast
 from nerlet_export.predict import prompt_layout
-from nerlet_export.runstate import STATE_NAME, RunState, StopRequest
+from nerlet_export.running_mean import RunningMean
+from nerlet_export.runstate import STATE_NAME, RunState, Stateful, StopRequest
 from nerlet_export.sampling import draw_examples
 from nerlet_export.settings import Optimization, Settings
 
@@ -73,7 +76,10 @@ def train(
     checkpoint = _start(settings)
     model = checkpoint.model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
-    state = RunState.load(settings, model, optimizer) if resume else RunState()
+    mean = RunningMean(model, settings.optimization.average)
+    checkpoint = replace(checkpoint, model=mean.model)
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "mean": mean}
+    state = RunState.load(settings, parts) if resume else RunState()
     steps = settings.optimization.steps
     if state.step >= steps:
         logger.info("%s: all %d steps are done", settings.directory, steps)
@@ -88,6 +94,7 @@ def train(
         while state.step < steps:
             batch = next(batches)
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
+            mean.update()
             state.count(batch, loss)
             bar.update()
             on_step(state.step)
@@ -101,7 +108,7 @@ def train(
                 save_checkpoint(settings.directory / "last", checkpoint)
                 _write_card(settings.directory / "last", settings, state, dev)
             if is_last or stop.is_requested or state.step % settings.save_every == 0:
-                state.save(settings, model, optimizer)
+                state.save(settings, parts)
             if stop.is_requested:
                 raise KeyboardInterrupt
     return dev
@@ -130,7 +137,13 @@ def train_step(
         group["lr"] = group["peak_lr"] * rate
     with autocast(settings.precision, batch.words.device):
         logits = model.score_batch(batch)
-    loss = span_loss(logits, batch, positive_weight=options.positive_weight)
+    loss = span_loss(
+        logits,
+        batch,
+        positive_weight=options.positive_weight,
+        focal=options.focal,
+        smoothing=options.smoothing,
+    )
     if not torch.isfinite(loss):
         raise NerletError(
             f"step {step}: the loss is {loss.item()}; lower encoder_lr and head_lr, or use fp32, "
@@ -153,11 +166,17 @@ def schedule(step: int, steps: int, warm_up: float) -> float:
 
 
 def make_optimizer(model: SpanModel, options: Optimization) -> torch.optim.Optimizer:
-    """AdamW with one rate for the encoder and one for what is new; no decay on vectors."""
+    """AdamW with one rate for the encoder and one for what is new; no decay on vectors.
+
+    The encoder's rate falls by `layer_decay` with each layer away from its output.
+    """
+    depths = {name: _depth(name) for name, _ in model.named_parameters()}
+    top = max(depths.values())
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         is_encoder = name.startswith("encoder.model.")
-        rate = options.encoder_lr if is_encoder else options.head_lr
+        below = options.layer_decay ** (top - depths[name])
+        rate = options.encoder_lr * below if is_encoder else options.head_lr
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -168,6 +187,12 @@ def make_optimizer(model: SpanModel, options: Optimization) -> torch.optim.Optim
         betas=(0.9, 0.98),
         fused=True,
     )
+
+
+def _depth(name: str) -> int:
+    """The number of a parameter's layer, from 1; 0 for embeddings and all that has no layer."""
+    found = re.search(r"\.layers?\.(\d+)\.", name)
+    return int(found[1]) + 1 if found else 0
 
 
 def step_examples(
@@ -207,15 +232,19 @@ def _batches(
 
 def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     """Read the run's rows as pieces."""
-    path = find_data(settings.data.train)
-    rows = list(read_rows(path, licenses=settings.data.licenses, negatives=settings.data.negatives))
+    data = settings.data
+    path, *extra = [find_data(name) for name in (data.train, *data.extra)]
+    rows = [
+        row
+        for file in (path, *extra)
+        for row in read_rows(file, licenses=data.licenses, negatives=data.negatives)
+    ]
     if not rows:
         raise InputError(
             f"{path}: no rows of the licence classes {list(settings.data.licenses)!r}; rows that "
             'name none are of the class ""'
         )
-    if settings.data.derive_dates:
-        rows += list(derive_dates(rows))
+    rows += [row for name in data.derive for row in DERIVATIONS[name](rows)]
     sources = {row.source for row in rows}
     unknown = sorted(settings.data.mixture.keys() - sources)
     if unknown:
@@ -256,7 +285,7 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
     card: dict[str, Any] = {
         "encoder": settings.encoder or settings.start,
         "data": {
-            "file": Path(settings.data.train).name,
+            "files": [Path(name).name for name in (settings.data.train, *settings.data.extra)],
             "licenses": list(settings.data.licenses),
             "mixture": dict(settings.data.mixture),
         },

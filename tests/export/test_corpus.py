@@ -95,6 +95,19 @@ def test_open_rows_take_types_from_everywhere(corpus):
     assert {"person", "flight", "q1"} < labels_asked(corpus, "o", 0)
 
 
+def test_open_rows_take_no_companion_of_their_types_as_absent():
+    both = [[1, 1, "chemist"], [1, 1, "scientist"]]
+    rows = [
+        row("the Ann", both, source="o", negatives="open"),
+        row("a Bob", [[1, 1, "chemist"]], source="o", negatives="open"),
+        row("one Cid", [[1, 1, "cook"]], source="o", negatives="open"),
+    ]
+    made = build_corpus(rows, make_checkpoint("bert").pieces, max_words=50)
+    assert made.companions["chemist"] == {"scientist"}
+    assert labels_asked(made, "o", 1) == {"chemist", "cook"}
+    assert labels_asked(made, "o", 2) == {"chemist", "cook", "scientist"}
+
+
 def test_one_mention_rows_know_only_their_mention(corpus):
     example = draw(corpus.rows["u"][0], corpus, np.random.default_rng(0))
     assert example.known_spans == [(0, 0)]

@@ -3,7 +3,7 @@
 import pytest
 
 from nerlet.negatives import Row
-from nerlet_export.derive import derive_dates, find_dates
+from nerlet_export.derive import derive_coarse, derive_dates, find_dates
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,13 @@ def test_a_date_inside_an_entity_is_left_out():
 @pytest.mark.parametrize("text", ["see you tomorrow", "since the sixties", "at Christmas"])
 def test_rows_with_dates_in_other_words_do_not_say_that_there_is_none(text):
     assert list(derive_dates([row(text)])) == []
+
+
+def test_coarse_rows_have_coarse_types_alone():
+    entities = ((0, 1, "politician"), (2, 3, "public company"), (4, 5, "no such type"))
+    fine = Row(("Ann", "led", "Acme", "in", "May"), entities, "multiconer2_en", "closed")
+    (coarse,) = derive_coarse([fine, row("Ann left")])
+    assert coarse.source == "multiconer2_en-coarse"
+    assert set(coarse.entities) == {(0, 1, "person"), (2, 3, "organization"), (2, 3, "company")}
+    assert coarse.words == fine.words
+    assert coarse.negatives == "closed"

@@ -15,6 +15,7 @@ from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.data import Example, make_batch
 from nerlet_export.loss import span_loss
 from nerlet_export.predict import TorchPredictor, prompt_layout
+from nerlet_export.running_mean import RunningMean
 from nerlet_export.runstate import RunState
 from nerlet_export.settings import Data, Optimization, Settings, read_settings
 from nerlet_export.tiny import make_checkpoint
@@ -224,6 +225,21 @@ def test_loss_is_binary_cross_entropy_over_known_cells():
     assert span_loss(logits, batch, positive_weight=3.0).item() == pytest.approx(expected, 1e-5)
 
 
+def test_focal_loss_and_smoothing_are_their_formulas():
+    example = Example([[5], [6]], [0, 0], ["a", "b"], [(0, 0, 1)])
+    layout = prompt_layout(make_checkpoint("bert"))
+    batch = make_batch([example], {"a": [7], "b": [8]}, layout)
+    logits = torch.randn(batch.targets.shape, generator=torch.Generator().manual_seed(0))
+    p = torch.sigmoid(logits)
+    hit = batch.targets * p + (1 - batch.targets) * (1 - p)
+    focal = (batch.weights * -((1 - hit) ** 2) * hit.log()).sum()
+    assert span_loss(logits, batch, focal=2.0).item() == pytest.approx(focal.item(), 1e-5)
+    targets = 0.1 + 0.8 * batch.targets
+    smooth = batch.weights * -(targets * p.log() + (1 - targets) * (1 - p).log())
+    found = span_loss(logits, batch, smoothing=0.2).item()
+    assert found == pytest.approx(smooth.sum().item(), 1e-5)
+
+
 def test_schedule_rises_then_falls_along_a_cosine():
     rates = [training.schedule(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
@@ -242,6 +258,52 @@ def test_encoder_and_heads_have_their_own_rates():
     assert rates[id(model.encoder.segments.weight)] == 5e-5
     assert rates[id(model.heads.label.first.weight)] == 5e-5
     assert len(rates) == len(list(model.parameters()))
+
+
+def test_lower_layers_move_less():
+    model = make_checkpoint("bert").model
+    options = Optimization(encoder_lr=1e-4, head_lr=1e-3, layer_decay=0.5)
+    optimizer = training.make_optimizer(model, options)
+    rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
+    layers = model.encoder.model.encoder.layer
+    top = [rates[id(layer.output.dense.weight)] for layer in layers]
+    assert top == [1e-4 * 0.5**depth for depth in reversed(range(len(layers)))]
+    assert rates[id(model.encoder.words.weight)] == 1e-4 * 0.5 ** len(layers)
+    assert rates[id(model.heads.label.first.weight)] == 1e-3
+
+
+def test_the_running_mean_is_what_checkpoints_hold_and_resumes_exactly(settings, tmp_path):
+    options = replace(settings.optimization, average=0.9)
+    followed = replace(settings, optimization=options)
+    training.train(followed)
+    training.train(replace(settings, directory=tmp_path / "raw"))
+    broken = replace(followed, directory=tmp_path / "broken")
+    with pytest.raises(KilledError):
+        training.train(broken, on_step=_kill_at(7))
+    training.train(broken, resume=True)
+    mean, raw, pieced = (
+        load_checkpoint(folder / "last").model.state_dict()
+        for folder in (settings.directory, tmp_path / "raw", broken.directory)
+    )
+    assert all(torch.equal(mean[name], pieced[name]) for name in mean)
+    assert not any(torch.equal(mean[n], raw[n]) for n in mean if n.startswith("heads"))
+    state = torch.load(settings.directory / "state.pt", weights_only=True)["model"]
+    assert all(torch.equal(raw[name], state[name]) for name in raw)
+
+
+def test_the_running_mean_is_a_mean():
+    model = make_checkpoint("bert").model
+    mean = RunningMean(model, 0.5)
+    weight, seen = model.heads.label.first.weight, []
+    expected = weight.detach().clone()
+    for step in range(1, 9):
+        with torch.no_grad():
+            weight.add_(1.0)
+        mean.update()
+        share = min(0.5, (1 + step) / (10 + step))
+        expected = share * expected + (1 - share) * weight.detach()
+        seen.append(torch.allclose(mean.model.heads.label.first.weight, expected))
+    assert all(seen)
 
 
 def test_batches_hold_like_lengths_and_the_budget(settings):
@@ -269,7 +331,7 @@ def test_data_is_found_under_the_variable(settings, tmp_path, monkeypatch):
 
 
 def test_derived_dates_join_the_corpus(settings):
-    derived = replace(settings, data=replace(settings.data, derive_dates=True))
+    derived = replace(settings, data=replace(settings.data, derive=("dates",)))
     corpus = training.load_corpus(derived, load_checkpoint(settings.start))
     assert {source: len(rows) for source, rows in corpus.rows.items()} == {
         "toy": 64,
