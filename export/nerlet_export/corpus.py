@@ -73,12 +73,13 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Rows by source, the pools of types, and the pieces and companions of every type."""
+    """Rows by source, the pools of types, and every type's pieces, companions and counts."""
 
     rows: Mapping[str, Sequence[Row]]
     pools: Mapping[str, Pool]
     label_pieces: Mapping[str, Sequence[int]]
     companions: Mapping[str, frozenset[str]]
+    counts: Mapping[str, Mapping[str, int]]  # of the types of each pool
     words: int
 
 
@@ -139,7 +140,7 @@ def build_corpus(raw_rows: Iterable[Raw], encoder: PieceEncoder, *, max_words: i
     labels = sorted(set().union(*counts.values()) | _explicit(rows))
     label_pieces = dict(zip(labels, encoder.encode_units(labels), strict=True))
     pools = {name: _make_pool(count) for name, count in counts.items()}
-    return Corpus(dict(rows), pools, label_pieces, find_companions(raw), total)
+    return Corpus(dict(rows), pools, label_pieces, find_companions(raw), counts, total)
 
 
 def split_row(row: Raw, max_words: int) -> Iterator[Raw]:

@@ -32,6 +32,8 @@ class Sampling:
         lower_text: Chance that an example's shapes are those of lower-cased text.
         upper_text: Chance that they are those of upper-cased text.
         no_shapes: Chance that it has none.
+        finest: Whether, of several types asked for on one span, the rarest alone is trained, so
+            that it wins where types exclude each other; the others' cells carry no loss.
     """
 
     crop_words: int = 40
@@ -41,6 +43,7 @@ class Sampling:
     lower_text: float = 0.15
     upper_text: float = 0.03
     no_shapes: float = 0.05
+    finest: bool = False
 
 
 def draw_examples(
@@ -103,13 +106,18 @@ def make_example(
     index = {label: i for i, label in enumerate(labels)}
     positives = sorted({(s, w, index[label]) for s, w, label in shown if label in index})
     spans = sorted({(s, w) for s, w, _ in shown})
+    unsure = _unsure(row, labels, spans, corpus) if "partial" in row.policy else []
+    if sampling.finest:
+        coarser = _coarser(positives, labels, corpus.counts[row.source])
+        positives = sorted(set(positives) - set(coarser))
+        unsure = unsure + coarser
     return Example(
         words=row.words[begin:end],
         shapes=_shapes(row.shapes[begin:end], sampling, rng),
         labels=labels,
         positives=positives,
         known_spans=spans if row.policy == "one-mention" else None,
-        unsure=_unsure(row, labels, spans, corpus) if "partial" in row.policy else (),
+        unsure=unsure,
     )
 
 
@@ -161,6 +169,17 @@ def _unsure(
     """Cells of labelled spans that types of the row's own source say nothing about."""
     own = set(corpus.pools[row.source].types)
     return [(s, w, i) for i, label in enumerate(labels) if label in own for s, w in spans]
+
+
+def _coarser(
+    positives: Sequence[tuple[int, int, int]], labels: Sequence[str], counts: Mapping[str, int]
+) -> list[tuple[int, int, int]]:
+    """The entity cells of spans that a rarer type of the same prompt names, too."""
+    finest: dict[tuple[int, int], tuple[int, str]] = {}
+    for s, w, i in positives:
+        rank = (counts[labels[i]], labels[i])
+        finest[s, w] = min(finest.get((s, w), rank), rank)
+    return [(s, w, i) for s, w, i in positives if labels[i] != finest[s, w][1]]
 
 
 def _shapes(shapes: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> Sequence[int]:

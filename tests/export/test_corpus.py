@@ -120,6 +120,20 @@ def test_partial_rows_are_unsure_on_labelled_spans(corpus):
     assert sorted(both.unsure) == [(0, 0, 0), (0, 0, 1)]
 
 
+def test_the_finest_type_asked_for_is_trained_alone():
+    rows = [
+        row("in Rome", [[1, 1, "capital"], [1, 1, "city"]], negatives="explicit"),
+        row("to Bari", [[1, 1, "city"]], negatives="explicit"),
+    ]
+    made = build_corpus(rows, make_checkpoint("bert").pieces, max_words=50)
+    rng = np.random.default_rng(0)
+    example = draw(made.rows["s"][0], made, rng, replace(PLAIN, finest=True))
+    capital, city = (example.labels.index(label) for label in ("capital", "city"))
+    assert example.positives == [(1, 0, capital)]
+    assert example.unsure == [(1, 0, city)]
+    assert len(draw(made.rows["s"][0], made, rng).positives) == 2
+
+
 def test_crops_keep_entities_in_place():
     words = [f"w{i}" for i in range(100)]
     long = row(" ".join(words), [[i, i + 1, "odd"] for i in range(1, 98, 8)])
