@@ -1,0 +1,142 @@
+"""Train variants of one run over several seeds, and say what each choice gives on dev.
+
+    python benchmarks/sweep.py benchmarks/sweeps/negatives.toml
+
+A sweep's file names a base run, what all variants change in it, and what each one does:
+
+    base = "export/runs/small.toml"
+    seeds = [1, 2, 3]
+
+    [common.optimization]
+    steps = 300
+
+    [variants."no negatives".sampling]
+    negative_ratio = 0.0
+
+What is timed: the run, without reading rows. Every run starts from the encoder (or the
+base's checkpoint), and the threshold is the best on dev. Results go, run by run, to
+`benchmarks/results/sweep-NAME.json`; runs that are in there are not repeated.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from harness import machine_card
+from nerlet.evaluate import judge, mean_f1_by_threshold
+from nerlet.examples import list_datasets, read_dataset
+from nerlet_export.checkpoint import load_checkpoint
+from nerlet_export.predict import TorchPredictor
+from nerlet_export.settings import Settings, make_settings, read_toml
+from nerlet_export.train import train
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run what is missing of a sweep and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path, help="TOML file of the sweep")
+    parser.add_argument("--work", type=Path, default=Path("runs/sweeps"), help="folder for runs")
+    parser.add_argument("--report", default="", help="folder of labelled files to report on, too")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", help="run the variants whose name holds this")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    path = _RESULTS / f"sweep-{arguments.sweep.stem}.json"
+    results = json.loads(path.read_text()) if path.exists() else {"runs": []}
+    done = {(run["variant"], run["seed"]) for run in results["runs"]}
+    sweep = read_toml(arguments.sweep)
+    for seed in sweep["seeds"]:
+        for name, changes in sweep["variants"].items():
+            if (name, seed) in done or (arguments.only and arguments.only not in name):
+                continue
+            directory = arguments.work / f"{arguments.sweep.stem}-{name.replace(' ', '-')}-{seed}"
+            settings = _settings(sweep, changes, seed, directory, arguments.threads)
+            run = {"variant": name, "seed": seed, **run_variant(settings, arguments.report)}
+            # Sweeps may run side by side
+            results = json.loads(path.read_text()) if path.exists() else {"runs": []}
+            results = {"machine": machine_card(), **results}
+            results["runs"].append(run)
+            path.write_text(json.dumps(results, indent=1) + "\n")
+            shutil.rmtree(directory)
+    print(render(results["runs"]))
+
+
+def _settings(
+    sweep: Mapping[str, Any], changes: Mapping[str, Any], seed: int, directory: Path, threads: int
+) -> Settings:
+    """The settings of one run: the base's, changed by all variants and by this one."""
+    base = Path(sweep["base"])
+    raw = merge(merge(read_toml(base), sweep.get("common", {})), changes)
+    settings = make_settings(raw, base)
+    return replace(settings, directory=directory, seed=seed, threads=threads)
+
+
+def merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change a table of tables; `mixture`s are replaced as a whole."""
+    merged = dict(table)
+    for key, value in changes.items():
+        is_table = isinstance(value, Mapping) and key != "mixture"
+        merged[key] = merge(merged.get(key, {}), value) if is_table else value
+    return merged
+
+
+def run_variant(settings: Settings, report: str) -> dict[str, Any]:
+    """Train one variant; its F1 on dev in percent, and on the files of `report`."""
+    dev = train(settings, resume=True)
+    if dev is None:
+        raise SystemExit(f"{settings.directory}: the run was done before; remove it")
+    card = json.loads((settings.directory / "last" / "training.json").read_text())
+    result: dict[str, Any] = {
+        "f1": round(100 * dev.f1, 2),
+        "threshold": dev.threshold,
+        "f1_at_half": round(100 * dev.f1_at_half, 2),
+        "by_file": dev.percentages(),
+        **{key: card[key] for key in ("steps", "examples", "words", "seconds")},
+    }
+    if report:
+        predict = TorchPredictor(load_checkpoint(settings.directory / "last"), threshold=0.05)
+        judged = [judge(predict, read_dataset(path)) for path in list_datasets(report)]
+        at_dev, at_half = mean_f1_by_threshold(judged, [dev.threshold, 0.5])
+        files = {
+            item.name: round(100 * item.total.f1, 2)
+            for item in (judgement.scores(dev.threshold) for judgement in judged)
+        }
+        result["report"] = {
+            "f1": round(100 * at_dev, 2), "f1_at_half": round(100 * at_half, 2), "by_file": files
+        }  # fmt: skip
+    return result
+
+
+def render(runs: list[dict[str, Any]]) -> str:
+    """A table: variant, F1 over seeds, examples and minutes of a run."""
+    lines = [
+        "| variant | seeds | dev F1 | reported F1 | examples | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        mine = [run for run in runs if run["variant"] == name]
+        dev = _spread([run["f1"] for run in mine])
+        reported = _spread([run["report"]["f1"] for run in mine if "report" in run])
+        examples, seconds = (mean(run[key] for run in mine) for key in ("examples", "seconds"))
+        lines.append(
+            f"| {name} | {len(mine)} | {dev} | {reported} | {examples:,.0f} | {seconds / 60:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
