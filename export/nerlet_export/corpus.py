@@ -114,6 +114,24 @@ def read_rows(
             yield replace(row, negatives=policy, source=row.source or "own")
 
 
+def limit_rows(rows: Sequence[Raw], most: int, seed: int) -> list[Raw]:
+    """Draw at most `most` rows of each source; fewer of one seed are among its more.
+
+    Args:
+        rows: All rows; the order stays.
+        most: 0 keeps all.
+        seed: Of the draw.
+    """
+    if most == 0:
+        return list(rows)
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[str(row.source)].append(place)
+    rng = np.random.default_rng(seed)
+    kept = {i for name in sorted(places) for i in rng.permutation(places[name])[:most].tolist()}
+    return [row for place, row in enumerate(rows) if place in kept]
+
+
 def build_corpus(raw_rows: Iterable[Raw], encoder: PieceEncoder, *, max_words: int) -> Corpus:
     """Turn rows into pieces once, before training; rows over `max_words` words are split."""
     raw = [part for row in raw_rows for part in split_row(row, max_words)]

@@ -27,7 +27,8 @@ class Sampling:
     Attributes:
         crop_words: Longest text of an example; 0 for the model's own limit.
         max_types: Most labels of an example.
-        negative_ratio: Share of an example's labels that are negatives, on average.
+        negative_ratio: Share of an example's labels that are negatives, on average; 0 for none,
+            so that texts without a present type are left out.
         drop_type: Chance that a present type is not asked for.
         lower_text: Chance that an example's shapes are those of lower-cased text.
         upper_text: Chance that they are those of upper-cased text.
@@ -146,7 +147,7 @@ def _negatives(
 ) -> list[str]:
     """Choose absent types that the row allows; `seen` are the crop's, cut ones included."""
     ratio = sampling.negative_ratio
-    if ratio <= 0 and positives:
+    if ratio <= 0:
         return []
     mean = max(positives, 1.0) * ratio / max(1.0 - ratio, 1e-6)
     count = min(1 + int(rng.integers(0, round(2 * mean) + 1)), sampling.max_types - positives)

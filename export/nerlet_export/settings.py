@@ -26,8 +26,9 @@ _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
 _BOUNDS = {
     **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
     **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
-    **dict.fromkeys(("seed", "threads", "crop_words", "encoder_lr", "head_lr"), _NOT_NEGATIVE),
-    **dict.fromkeys(("weight_decay", "positive_weight", "focal", "clip_norm"), _NOT_NEGATIVE),
+    **dict.fromkeys(("seed", "threads", "rows", "crop_words"), _NOT_NEGATIVE),
+    **dict.fromkeys(("encoder_lr", "head_lr", "weight_decay", "positive_weight"), _NOT_NEGATIVE),
+    **dict.fromkeys(("focal", "clip_norm"), _NOT_NEGATIVE),
     **dict.fromkeys(("warm_up", "negative_ratio", "drop_type", "smoothing"), _SHARE),
     **dict.fromkeys(("layer_decay", "average"), _SHARE),
     **dict.fromkeys(("lower_text", "upper_text", "no_shapes"), _SHARE),
@@ -41,6 +42,7 @@ class Data:
     Attributes:
         train: JSON lines in the training format, perhaps gzipped.
         extra: Further files of the same format.
+        rows: Most rows of each source, drawn by the run's seed; 0 for all.
         mixture: Weight of each source; empty for every row alike.
         derive: Rows to make out of the others by rule (`derive`): "dates" makes the sources "dates"
             and "dates-none", "coarse" the sources "NAME-coarse".
@@ -53,6 +55,7 @@ class Data:
 
     train: str
     extra: tuple[str, ...] = ()
+    rows: int = 0
     mixture: Mapping[str, float] = field(default_factory=dict)
     derive: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ("permissive",)

@@ -27,7 +27,7 @@ from nerlet_export.checkpoint import (
     start_model,
     write_card,
 )
-from nerlet_export.corpus import Corpus, build_corpus, read_rows
+from nerlet_export.corpus import Corpus, build_corpus, limit_rows, read_rows
 from nerlet_export.data import Batch, Example, Layout, make_batch
 from nerlet_export.derive import DERIVATIONS
 from nerlet_export.dev import Dev, measure, read_dev
@@ -244,6 +244,7 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
             f"{path}: no rows of the licence classes {list(settings.data.licenses)!r}; rows that "
             'name none are of the class ""'
         )
+    rows = limit_rows(rows, data.rows, settings.seed)
     rows += [row for name in data.derive for row in DERIVATIONS[name](rows)]
     sources = {row.source for row in rows}
     unknown = sorted(settings.data.mixture.keys() - sources)

@@ -9,7 +9,7 @@ import pytest
 from nerlet.errors import InputError
 from nerlet.negatives import Row
 from nerlet.words import word_shape
-from nerlet_export.corpus import build_corpus, read_rows, split_row
+from nerlet_export.corpus import build_corpus, limit_rows, read_rows, split_row
 from nerlet_export.predict import prompt_layout
 from nerlet_export.sampling import Sampling, draw_examples, make_example
 from nerlet_export.tiny import make_checkpoint
@@ -108,6 +108,16 @@ def test_open_rows_take_no_companion_of_their_types_as_absent():
     assert labels_asked(made, "o", 2) == {"chemist", "cook", "scientist"}
 
 
+def test_without_negatives_nothing_absent_is_asked_for(corpus):
+    rng = np.random.default_rng(0)
+    none = replace(PLAIN, negative_ratio=0.0)
+    for rows in corpus.rows.values():
+        for item in rows:
+            example = make_example(item, corpus, none, LAYOUT, rng)
+            types = {label for _, _, label in item.spans}
+            assert set(example.labels if example else ()) == types
+
+
 def test_one_mention_rows_know_only_their_mention(corpus):
     example = draw(corpus.rows["u"][0], corpus, np.random.default_rng(0))
     assert example.known_spans == [(0, 0)]
@@ -162,6 +172,16 @@ def test_long_rows_are_split_without_losing_words():
     parts = list(split_row(row("a b c d e", [[0, 1, "x"], [1, 2, "y"], [3, 4, "z"]]), 2))
     assert [part.words for part in parts] == [("a", "b"), ("c", "d"), ("e",)]
     assert [part.entities for part in parts] == [((0, 2, "x"),), (), ()]
+
+
+def test_fewer_rows_of_a_seed_are_among_its_more():
+    rows = [row(f"w{i}", [], source="ab"[i % 2]) for i in range(40)]
+    few, more = limit_rows(rows, 3, seed=1), limit_rows(rows, 9, seed=1)
+    assert [item.source for item in few].count("a") == [item.source for item in few].count("b") == 3
+    assert {item.words for item in few} < {item.words for item in more}
+    assert few == [item for item in rows if item in few]
+    assert limit_rows(rows, 3, seed=2) != few
+    assert limit_rows(rows, 0, seed=1) == limit_rows(rows, 20, seed=1) == rows
 
 
 def test_shapes_can_be_those_of_lower_cased_text(corpus):
