@@ -56,6 +56,18 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.score)
 
+    @classmethod
+    def none(cls) -> "Candidates":
+        """No candidates."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(nothing, nothing, nothing, np.zeros(0, dtype=np.float32))
+
+    def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "Candidates":
+        """Those at the given places, in that order, or where a mask (N,) is true."""
+        return Candidates(
+            self.start[chosen], self.end[chosen], self.label[chosen], self.score[chosen]
+        )
+
 
 def select_spans(candidates: Candidates, *, nested: bool, multi_label: bool) -> list[Span]:
     """Keep the best-scoring spans that do not conflict.
@@ -75,17 +87,22 @@ def select_spans(candidates: Candidates, *, nested: bool, multi_label: bool) -> 
     Source: GLiNER (Zaratiana et al., 2023), decoding; order and ties as in upstream
     `greedy_search`.
     """
+    kept = candidates.take(select_places(candidates, nested=nested, multi_label=multi_label))
+    columns = (kept.start, kept.end, kept.label, kept.score)
+    return [Span(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def select_places(candidates: Candidates, *, nested: bool, multi_label: bool) -> NDArray[np.int64]:
+    """Where in the candidates the spans stand that `select_spans` keeps, in its order."""
     if not len(candidates):
-        return []
+        return np.zeros(0, dtype=np.int64)
     best_first = _order_best_first(candidates)
     starts = candidates.start[best_first].tolist()
     ends = candidates.end[best_first].tolist()
-    kept = _keep_nested if nested else _keep_flat
-    places = kept(starts, ends, multi_label=multi_label)
-    places.sort(key=starts.__getitem__)  # stable: best first within one start
-    labels = candidates.label[best_first].tolist()
-    scores = candidates.score[best_first].tolist()
-    return [Span(starts[i], ends[i], labels[i], scores[i]) for i in places]
+    keep = _keep_nested if nested else _keep_flat
+    kept = keep(starts, ends, multi_label=multi_label)
+    kept.sort(key=starts.__getitem__)  # stable: best first within one start
+    return best_first[kept]
 
 
 def _order_best_first(candidates: Candidates) -> NDArray[np.int64]:

@@ -105,9 +105,4 @@ def confine_candidates(
     starts = [words[index].start for index in kept_words[candidates.start].tolist()]
     ends = [words[index].end for index in kept_words[candidates.end - 1].tolist()]
     chosen = np.array([pair in offsets for pair in zip(starts, ends, strict=True)], dtype=np.bool_)
-    return Candidates(
-        candidates.start[chosen],
-        candidates.end[chosen],
-        candidates.label[chosen],
-        candidates.score[chosen],
-    )
+    return candidates.take(chosen)

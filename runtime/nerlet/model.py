@@ -7,7 +7,7 @@ Axis letters: L words, K max width, C labels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from nerlet.arguments import (
 )
 from nerlet.batch import make_batch
 from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
-from nerlet.decode import Span, select_spans
+from nerlet.decode import Candidates, Span, select_spans
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
 from nerlet.graph import Graph, open_graph
 from nerlet.hub import find_model
@@ -251,6 +251,34 @@ class GLiNER:
             spans[index] = to_given_words(found, scored.kept_words)
         return spans
 
+    def score_words(
+        self, sentences: Iterable[Sequence[str]], labels: Labels, *, threshold: Threshold = None
+    ) -> list[Candidates]:
+        """Score the spans of sentences whose words are given, and choose none of them.
+
+        Args:
+            sentences: As in `predict_words`, and so are all the others.
+            labels: The types to find.
+            threshold: Return what scores above it.
+
+        Returns:
+            For each sentence its candidates, half-open ranges of the given words;
+            `decode.select_spans` makes of them what `predict_words` returns.
+
+        Raises:
+            InputError: An argument is out of bounds or of the wrong length.
+        """
+        checked = read_sentences(sentences)
+        tasks = read_tasks(
+            len(checked), labels, threshold, self._own, multi_label=False, nested=False
+        )
+        found = [Candidates.none()] * len(checked)
+        for index, scored in self._run_all(checked, as_words, tasks, batch_size=None):
+            own = _find_candidates(scored, tasks[index])
+            ends = scored.kept_words[own.end - 1] + 1
+            found[index] = replace(own, start=scored.kept_words[own.start], end=ends)
+        return found
+
     def _run_all(
         self,
         sources: Sequence[_Source],
@@ -308,9 +336,15 @@ class GLiNER:
         ]
 
 
+def _find_candidates(scored: _Scored, task: Task) -> Candidates:
+    """Return the candidates of one text, over its kept words."""
+    candidates = find_candidates(scored.logits, threshold=np.asarray(task.thresholds))
+    if task.given is None:
+        return candidates
+    return confine_candidates(candidates, scored.words, scored.kept_words, task.given)
+
+
 def _choose_spans(scored: _Scored, task: Task) -> list[Span]:
     """Return the kept spans of one text, over its kept words."""
-    candidates = find_candidates(scored.logits, threshold=np.asarray(task.thresholds))
-    if task.given is not None:
-        candidates = confine_candidates(candidates, scored.words, scored.kept_words, task.given)
+    candidates = _find_candidates(scored, task)
     return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerlet.decode
-from nerlet.decode import Candidates, Span, select_spans
+from nerlet.decode import Candidates, Span, select_places, select_spans
 from tests.strategies import candidates
 
 
@@ -141,3 +141,16 @@ def test_wide_spans_around_a_kept_middle(nested):
     expected = select_by_force(to_candidates(*rows), nested=nested, multi_label=False)
     assert kept == expected
     assert len(kept) == (5 if nested else 3)
+
+
+@given(candidates(), st.booleans(), st.booleans())
+def test_places_are_those_of_the_spans(drawn, nested, multi_label):
+    places = select_places(drawn, nested=nested, multi_label=multi_label)
+    assert to_spans(drawn.take(places)) == select_spans(
+        drawn, nested=nested, multi_label=multi_label
+    )
+
+
+def test_no_candidates_keep_none():
+    assert len(Candidates.none()) == 0
+    assert select_spans(Candidates.none(), nested=False, multi_label=False) == []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerlet
-from nerlet.decode import Span
+from nerlet.decode import Span, select_spans
 from nerlet.errors import InputError
 from nerlet.graph import Graph, open_graph
 from nerlet.words import as_words
@@ -180,6 +180,19 @@ def test_a_callers_thresholds_of_labels_come_before_the_bundles_own(toy):
 def test_a_bad_threshold_of_a_label_is_named(toy, threshold):
     with pytest.raises(InputError, match=r"threshold\['person'\]: expected a number from 0 to 1"):
         toy.inference(["Ada"], LABELS, threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.5, {"person": 0.8}])
+def test_scored_words_decode_to_the_predicted_ones(toy, threshold):
+    # A word without pieces is not read, so that places of words shift.
+    sentences = [["Ada", "\u200b", "Bill", "Gates", "1975"], [], ["\u200b"], ["Microsoft"] * 40]
+    with pytest.warns(UserWarning, match="10 words"):
+        scored = toy.score_words(sentences, LABELS, threshold=threshold)
+    assert [len(own) > 0 for own in scored] == [True, False, False, True]
+    spans = [select_spans(own, nested=False, multi_label=False) for own in scored]
+    with pytest.warns(UserWarning, match="10 words"):
+        assert spans == toy.predict_words(sentences, LABELS, threshold=threshold)
+    assert sum(map(len, scored)) > sum(map(len, spans))
 
 
 def test_a_score_equal_to_the_threshold_is_left_out(toy):
