@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, NoReturn
 from nerlet.errors import InputError, NerletError
 
 if TYPE_CHECKING:
-    from nerlet.decode import Span
+    from tqdm import tqdm
+
+    from nerlet.bundle import Bundle
+    from nerlet.calibrate import Calibration
+    from nerlet.decode import Candidates, Span
+    from nerlet.examples import Dataset
 
 _EXIT_USAGE = 2
 # What a shell reports for a command that the signal ended.
@@ -99,8 +104,6 @@ def info(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print precision, recall and F1 of a model on labelled files."""
-    from tqdm import tqdm
-
     from nerlet.columns import find_width
     from nerlet.evaluate import check_prompts, list_datasets, read_dataset
     from nerlet.evaluate import evaluate as evaluate_dataset
@@ -118,8 +121,7 @@ def evaluate(options: argparse.Namespace) -> None:
     for file, dataset in zip(files, datasets, strict=True):
         check_prompts(predict, dataset, file)
     scores = []
-    total = sum(len(dataset.examples) for dataset in datasets)
-    with tqdm(total=total, unit=" sentences", disable=None, leave=False) as bar:
+    with _show_progress(datasets) as bar:
         for dataset in datasets:
             bar.set_description(dataset.name)
             scores.append(evaluate_dataset(predict, dataset, on_done=bar.update))
@@ -130,6 +132,73 @@ def evaluate(options: argparse.Namespace) -> None:
     else:
         width = find_width(sys.stdout)
         _print_out(render_scores(scores, per_type=options.per_type, width=width))
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Choose thresholds on labelled files, tell what they gain, and store them in the model."""
+    from nerlet.bundle import default_bundle_path, open_bundle
+    from nerlet.columns import find_width
+    from nerlet.render import calibration_to_json, render_calibration
+    from nerlet.store import check_storable, store_thresholds
+
+    if (options.data is None) != options.reset:
+        raise InputError("expected either DATA or --reset, got both or neither")
+    bundle = open_bundle(options.model or default_bundle_path())
+    if not options.dry_run:
+        check_storable(bundle)
+    if options.reset:
+        _reset_thresholds(bundle, dry_run=options.dry_run)
+        return
+    found = _find_thresholds(options)
+    if options.json:
+        _print_out(json.dumps(calibration_to_json(found), ensure_ascii=False))
+    else:
+        _print_out(render_calibration(found, width=find_width(sys.stdout)))
+    if found.average_f1("after") <= found.average_f1("before"):
+        _print_problem("warning: no gain on held-out texts; more texts may help")
+    if options.dry_run:
+        _print_problem("dry run: nothing written")
+    else:
+        store_thresholds(bundle, found.thresholds)
+        _print_problem(f"thresholds stored in {bundle.path}")
+
+
+def _find_thresholds(options: argparse.Namespace) -> "Calibration":
+    from nerlet.calibrate import calibrate as choose
+    from nerlet.calibrate import lowest_threshold
+    from nerlet.evaluate import check_prompts, list_datasets, read_dataset
+    from nerlet.model import load
+    from nerlet.scored import score_texts
+
+    files = list_datasets(options.data)
+    datasets = [read_dataset(file).first(options.limit) for file in files]
+    model = load(options.model)
+    present = model.own_thresholds
+    lowest = lowest_threshold(present)
+
+    def predict(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[list[Span]]":
+        return model.predict_words(sentences, list(labels))
+
+    def score(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[Candidates]":
+        return model.score_words(sentences, list(labels), threshold=lowest)
+
+    for file, dataset in zip(files, datasets, strict=True):
+        check_prompts(predict, dataset, file)
+    with _show_progress(datasets) as bar:
+        scored = score_texts(score, datasets, on_done=bar.update)
+    return choose(scored, present, min_entities=options.min_entities, folds=options.folds)
+
+
+def _reset_thresholds(bundle: "Bundle", *, dry_run: bool) -> None:
+    """Take the thresholds of single labels away; the overall one stays."""
+    from nerlet.store import remove_label_thresholds
+
+    count = len(bundle.label_thresholds)
+    if dry_run:
+        _print_problem(f"dry run: nothing written; there are {count} thresholds of single labels")
+        return
+    remove_label_thresholds(bundle)
+    _print_problem(f"{count} thresholds of single labels taken out of {bundle.path}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -148,6 +217,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_extract(commands)
     _add_info(commands)
     _add_evaluate(commands)
+    _add_calibrate(commands)
     return parser
 
 
@@ -212,6 +282,43 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
+def _add_calibrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser(
+        "calibrate",
+        help="choose a model's thresholds on labelled texts",
+        description="Find the threshold, and those of single labels, with the best mean F1 over "
+        "the files, and store them in the model. What they gain is measured on held-out texts.",
+        epilog="DATA is looked up as for evaluate.",
+    )
+    command.set_defaults(run=calibrate)
+    command.add_argument(
+        "data", nargs="?", metavar="DATA", help="a .jsonl or .jsonl.gz file, or a folder of such"
+    )
+    _add_model(command)
+    command.add_argument(
+        "--min-entities",
+        type=_read_count,
+        default=20,
+        metavar="N",
+        help="a label with fewer entities has no threshold of its own (default: %(default)s)",
+    )
+    command.add_argument(
+        "--folds",
+        type=_read_folds,
+        default=5,
+        metavar="N",
+        help="parts of the texts, each held out once to measure (default: %(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object, in percent")
+    command.add_argument(
+        "--limit", type=_read_count, metavar="N", help="read the first N texts of each file"
+    )
+    command.add_argument("--dry-run", action="store_true", help="measure, write nothing")
+    command.add_argument(
+        "--reset", action="store_true", help="take stored thresholds of single labels away"
+    )
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", metavar="DIR", help="model directory (default: the one shipped)"
@@ -229,6 +336,14 @@ def _read_count(text: str) -> int:
     count = int(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {count}")
+    return count
+
+
+def _read_folds(text: str) -> int:
+    """A whole number of at least 2."""
+    count = _read_count(text)
+    if count < 2:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 2, got {count}")
     return count
 
 
@@ -254,6 +369,14 @@ def _read_lines(path: str) -> Iterator[str]:
                     f"at {error.start}; convert the file"
                 ) from error
             yield text.removesuffix("\n").removesuffix("\r")
+
+
+def _show_progress(datasets: "Sequence[Dataset]") -> "tqdm":
+    """A bar on stderr over the sentences of all files, where that is a terminal."""
+    from tqdm import tqdm
+
+    total = sum(len(dataset.examples) for dataset in datasets)
+    return tqdm(total=total, unit=" sentences", disable=None, leave=False)
 
 
 def _default_format() -> str:

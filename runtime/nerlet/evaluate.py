@@ -178,7 +178,7 @@ def judge(
     label: list[int] = []
     score: list[float] = []
     is_correct: list[bool] = []
-    for examples in _split_runs(dataset.examples):
+    for examples in split_runs(dataset.examples):
         labels = examples[0].labels
         sentences = [example.words for example in examples]
         spans = predict(sentences, labels) if labels else [()] * len(examples)
@@ -229,7 +229,7 @@ def mean_f1_by_threshold(
     ]
 
 
-def _split_runs(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+def split_runs(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     """Neighbours with the same labels, at most `_CALL_SENTENCES` at a time."""
     for _, group in groupby(examples, key=attrgetter("labels")):
         same = list(group)

@@ -83,6 +83,7 @@ class GLiNER:
 
     Attributes:
         bundle: The model directory.
+        own_thresholds: What a call that gives no threshold has.
     """
 
     def __init__(self, bundle: Bundle, graph: Graph, split: WordSplitter = split_words) -> None:
@@ -96,7 +97,7 @@ class GLiNER:
         self.bundle = bundle
         self._graph = graph
         self._split = split
-        self._own = OwnThresholds(self.threshold, bundle.label_thresholds)
+        self.own_thresholds = OwnThresholds(self.threshold, bundle.label_thresholds)
         self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
 
     @classmethod
@@ -201,7 +202,13 @@ class GLiNER:
         checked = read_texts(texts)
         count = len(checked)
         tasks = read_tasks(
-            count, labels, threshold, self._own, multi_label, input_spans, flat_ner=flat_ner
+            count,
+            labels,
+            threshold,
+            self.own_thresholds,
+            multi_label,
+            input_spans,
+            flat_ner=flat_ner,
         )
         entities: list[list[Entity]] = [[] for _ in checked]
         for index, scored in self._run_all(checked, self._split, tasks, batch_size):
@@ -244,7 +251,9 @@ class GLiNER:
         """
         checked = read_sentences(sentences)
         count = len(checked)
-        tasks = read_tasks(count, labels, threshold, self._own, multi_label, nested=nested)
+        tasks = read_tasks(
+            count, labels, threshold, self.own_thresholds, multi_label, nested=nested
+        )
         spans: list[list[Span]] = [[] for _ in checked]
         for index, scored in self._run_all(checked, as_words, tasks, batch_size):
             found = _choose_spans(scored, tasks[index])
@@ -270,7 +279,7 @@ class GLiNER:
         """
         checked = read_sentences(sentences)
         tasks = read_tasks(
-            len(checked), labels, threshold, self._own, multi_label=False, nested=False
+            len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
         found = [Candidates.none()] * len(checked)
         for index, scored in self._run_all(checked, as_words, tasks, batch_size=None):

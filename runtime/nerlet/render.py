@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from nerlet.calibrate import Calibration
 from nerlet.columns import clean, cut, measure, pad, wrap
 from nerlet.entities import Entity
 from nerlet.evaluate import Counts, Scores, average_f1
@@ -14,6 +15,8 @@ _DIM = "\x1b[2m"
 # Blue, green, magenta, cyan, yellow, red: readable on dark and light ground.
 _LABEL_COLOURS = tuple(f"\x1b[{code}m" for code in (34, 32, 35, 36, 33, 31))
 _PIPE_WIDTH = 100  # columns of a table of entities where there is no terminal
+_CALIBRATION_COLUMNS = ("before", "overall", "after", "chosen_on")
+_CALIBRATION_KEYS = ("before", "one_threshold_held_out", "after_held_out", "after_same_texts")
 _LEAST_WIDTH = 8  # columns that are left to each cell of a terminal that is too narrow
 
 
@@ -100,6 +103,53 @@ def render_scores(scores: Sequence[Scores], *, per_type: bool, width: int | None
                 for label, counts in each.by_label.items()
             ]
     rows.append(("average", "", "", "", f"{100 * average_f1(scores):.1f}"))
+    return _render_table(rows, width)
+
+
+def render_calibration(calibration: Calibration, *, width: int | None = None) -> str:
+    """F1 of each file in percent, as `FileReport` has it, and below it the thresholds.
+
+    Args:
+        calibration: What was chosen.
+        width: Columns that there are; longer names are cut. None: no limit.
+    """
+    heads = ("before", "one threshold, held out", "after, held out", "after, same texts")
+    rows: list[tuple[str, ...]] = [("set, F1", "sentences", *heads)]
+    for file in calibration.files:
+        figures = (f"{100 * getattr(file, column).f1:.1f}" for column in _CALIBRATION_COLUMNS)
+        rows.append((clean(file.name), str(file.sentences), *figures))
+    means = (f"{100 * calibration.average_f1(column):.1f}" for column in _CALIBRATION_COLUMNS)
+    rows.append(("average", "", *means))
+    thresholds = calibration.thresholds
+    own = ", ".join(f"{clean(label)} {each:g}" for label, each in thresholds.by_prompt.items())
+    section = [
+        ("threshold", f"{thresholds.overall:g}"),
+        ("of single labels", own or "none: too few entities, or no gain on held-out texts"),
+    ]
+    return f"{_render_table(rows, width)}\n\n{render_sections([section], width=width)}"
+
+
+def calibration_to_json(calibration: Calibration) -> dict[str, object]:
+    """The figures of `render_calibration` in percent, with two decimals, as JSON-ready values."""
+    names = dict(zip(_CALIBRATION_COLUMNS, _CALIBRATION_KEYS, strict=True))
+    return {
+        "sets": {
+            file.name: {
+                "sentences": file.sentences,
+                **{key: _to_figures(getattr(file, column)) for column, key in names.items()},
+            }
+            for file in calibration.files
+        },
+        "average_f1": {
+            key: round(100 * calibration.average_f1(column), 2) for column, key in names.items()
+        },
+        "threshold": calibration.thresholds.overall,
+        "label_thresholds": dict(calibration.thresholds.by_prompt),
+    }
+
+
+def _render_table(rows: Sequence[tuple[str, ...]], width: int | None) -> str:
+    """Rows in columns, the first to the left and cut where it is too wide, the others right."""
     first, *others = zip(*rows, strict=True)
     aligned = [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
     used = sum(2 + len(column[0]) for column in aligned)
