@@ -13,8 +13,11 @@ A sweep's file names a base run, what all variants change in it, and what each o
     [variants."no negatives".sampling]
     negative_ratio = 0.0
 
-What is timed: the run, without reading rows. Every run starts from the encoder (or the
-base's checkpoint), and the threshold is the best on dev. Results go, run by run, to
+A variant whose [run] has `start` goes on from that checkpoint and its model, not from the base's
+encoder. With `report = "FOLDER"` each model is measured on that folder's files, too, which choose
+nothing: the threshold is the best on dev.
+
+What is timed: the run, without reading rows. Results go, run by run, to
 `benchmarks/results/sweep-NAME.json`; runs that are in there are not repeated.
 """
 
@@ -29,7 +32,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from harness import machine_card
-from nerlet.evaluate import judge, mean_f1_by_threshold
+from nerlet.evaluate import average_f1, judge, mean_f1_by_threshold
 from nerlet.examples import list_datasets, read_dataset
 from nerlet_export.checkpoint import load_checkpoint
 from nerlet_export.predict import TorchPredictor
@@ -44,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, help="TOML file of the sweep")
     parser.add_argument("--work", type=Path, default=Path("runs/sweeps"), help="folder for runs")
-    parser.add_argument("--report", default="", help="folder of labelled files to report on, too")
+    parser.add_argument("--report", help="folder to report on, too (default: the sweep's own)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", help="run the variants whose name holds this")
     arguments = parser.parse_args()
@@ -53,13 +56,15 @@ def main() -> None:
     results = json.loads(path.read_text()) if path.exists() else {"runs": []}
     done = {(run["variant"], run["seed"]) for run in results["runs"]}
     sweep = read_toml(arguments.sweep)
+    report = sweep.get("report", "") if arguments.report is None else arguments.report
     for seed in sweep["seeds"]:
         for name, changes in sweep["variants"].items():
             if (name, seed) in done or (arguments.only and arguments.only not in name):
                 continue
             directory = arguments.work / f"{arguments.sweep.stem}-{name.replace(' ', '-')}-{seed}"
-            settings = _settings(sweep, changes, seed, directory, arguments.threads)
-            run = {"variant": name, "seed": seed, **run_variant(settings, arguments.report)}
+            settings = variant_settings(sweep, changes, seed)
+            settings = replace(settings, directory=directory, threads=arguments.threads)
+            run = {"variant": name, "seed": seed, **run_variant(settings, report)}
             # Sweeps may run side by side
             results = json.loads(path.read_text()) if path.exists() else {"runs": []}
             results = {"machine": machine_card(), **results}
@@ -69,14 +74,17 @@ def main() -> None:
     print(render(results["runs"]))
 
 
-def _settings(
-    sweep: Mapping[str, Any], changes: Mapping[str, Any], seed: int, directory: Path, threads: int
-) -> Settings:
-    """The settings of one run: the base's, changed by all variants and by this one."""
+def variant_settings(sweep: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> Settings:
+    """The settings of one run: the base's, changed by all variants and by this one.
+
+    Raises:
+        InputError: They are not those of a run.
+    """
     base = Path(sweep["base"])
     raw = merge(merge(read_toml(base), sweep.get("common", {})), changes)
-    settings = make_settings(raw, base)
-    return replace(settings, directory=directory, seed=seed, threads=threads)
+    if raw["run"].get("start"):
+        raw = {**raw, "run": {**raw["run"], "encoder": ""}, "model": {}}
+    return replace(make_settings(raw, base), seed=seed)
 
 
 def merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,24 +103,33 @@ def run_variant(settings: Settings, report: str) -> dict[str, Any]:
         raise SystemExit(f"{settings.directory}: the run was done before; remove it")
     card = json.loads((settings.directory / "last" / "training.json").read_text())
     result: dict[str, Any] = {
-        "f1": round(100 * dev.f1, 2),
+        "f1": _percent(dev.f1),
         "threshold": dev.threshold,
-        "f1_at_half": round(100 * dev.f1_at_half, 2),
+        "f1_at_half": _percent(dev.f1_at_half),
         "by_file": dev.percentages(),
         **{key: card[key] for key in ("steps", "examples", "words", "seconds")},
     }
     if report:
-        predict = TorchPredictor(load_checkpoint(settings.directory / "last"), threshold=0.05)
-        judged = [judge(predict, read_dataset(path)) for path in list_datasets(report)]
-        at_dev, at_half = mean_f1_by_threshold(judged, [dev.threshold, 0.5])
-        files = {
-            item.name: round(100 * item.total.f1, 2)
-            for item in (judgement.scores(dev.threshold) for judgement in judged)
-        }
-        result["report"] = {
-            "f1": round(100 * at_dev, 2), "f1_at_half": round(100 * at_half, 2), "by_file": files
-        }  # fmt: skip
+        result["report"] = {"data": Path(report).name, **_report(settings, dev.threshold, report)}
     return result
+
+
+def _report(settings: Settings, threshold: float, folder: str) -> dict[str, Any]:
+    """Means over the files of a folder, in percent, and each file's F1."""
+    predict = TorchPredictor(load_checkpoint(settings.directory / "last"), threshold=0.05)
+    judged = [judge(predict, read_dataset(path)) for path in list_datasets(folder)]
+    scores = [judgement.scores(threshold) for judgement in judged]
+    return {
+        "f1": _percent(average_f1(scores)),
+        "precision": _percent(mean(item.total.precision for item in scores)),
+        "recall": _percent(mean(item.total.recall for item in scores)),
+        "f1_at_half": _percent(mean_f1_by_threshold(judged, [0.5])[0]),
+        "by_file": {item.name: _percent(item.total.f1) for item in scores},
+    }
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def render(runs: list[dict[str, Any]]) -> str:

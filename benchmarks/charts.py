@@ -1,0 +1,51 @@
+"""Draw the benchmarks' pictures; needs the `benchmarks` extra, and only when one is drawn."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import fill
+
+HINT = "no picture is drawn without matplotlib; run: pip install 'nerlet[benchmarks]'"
+
+
+def can_draw() -> bool:
+    """Whether matplotlib can be imported."""
+    return find_spec("matplotlib") is not None
+
+
+def draw_bars(
+    path: Path,
+    title: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Draw F1 as groups of bars, the same file for the same figures.
+
+    Args:
+        path: Of the picture; its suffix says the format.
+        title: Above the picture.
+        groups: Names under the groups of bars.
+        series: Name -> a bar for each group; None for none.
+        errors: Name -> half the length of each bar's error line.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    width = 0.8 / len(series)
+    with mpl.rc_context({"svg.hashsalt": "nerlet", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(max(6.0, 1.1 * len(groups) + 2), 3.8), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, values) in enumerate(series.items()):
+            places = [
+                group + (number - (len(series) - 1) / 2) * width for group in range(len(groups))
+            ]
+            heights = [0.0 if value is None else value for value in values]
+            error = errors[name] if errors else None
+            axes.bar(places, heights, width, label=name, yerr=error, capsize=2)
+        axes.set_xticks(range(len(groups)), [fill(name, 14) for name in groups], fontsize=8)
+        axes.set_ylabel("F1, %")
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
