@@ -1,13 +1,18 @@
-"""The `nerlet-export` command: train, average, shrink, convert."""
+"""The `nerlet-export` command: data, train, average, shrink, convert."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import NoReturn
 
 from nerlet.errors import InputError, NerletError
 from nerlet.manifest import PRECISIONS, is_count
+from nerlet_export.corpus import POLICIES
+from nerlet_export.rows.detect import FORMATS
+from nerlet_export.rows.labelled import Reading
+from nerlet_export.rows.offsets import MISFITS
 from nerlet_export.settings import read_settings
 
 
@@ -47,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run's last state")
     train.add_argument("--threads", type=int, help="PyTorch's threads, instead of the file's")
     train.set_defaults(run=_train)
+    _add_data(commands)
     average = commands.add_parser("average", help="average the weights of checkpoints of one run")
     average.add_argument("checkpoints", metavar="CHECKPOINT_DIR", nargs="+")
     average.add_argument("copy", metavar="OUT_DIR")
@@ -73,6 +79,70 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--origin", help="where the weights come from, in a sentence")
     convert.set_defaults(run=_convert)
     return parser
+
+
+def _add_data(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    data = commands.add_parser("data", help="turn labelled files of other tools into rows")
+    data.add_argument("inputs", metavar="INPUT", nargs="+", help="CoNLL, JSON or .spacy")
+    data.add_argument("output", metavar="OUTPUT.jsonl")
+    data.add_argument("--format", choices=FORMATS, default="", help="default: by content")
+    data.add_argument("--word-column", type=int, default=1, help="of CoNLL files, from 1")
+    data.add_argument("--tag-column", type=int, default=-1, help="default: -1, the last")
+    data.add_argument(
+        "--misfits", choices=MISFITS, default="error", help="what becomes of spans that cut words"
+    )
+    data.add_argument("--spans-key", default="", help="span group of .spacy files to read")
+    data.add_argument("--source", help="name of the rows' source (default: their own, or own)")
+    data.add_argument(
+        "--negatives",
+        choices=POLICIES,
+        help="which absent types are certain (default: the rows' own, or closed: all of the files)",
+    )
+    data.add_argument("--license", help="licence class of the rows")
+    data.add_argument("--rename", metavar="OLD=NEW", action="append", default=[], help="a type")
+    data.add_argument(
+        "--split", metavar="NAME=SHARE", action="append", default=[], help="such as dev=0.1"
+    )
+    data.add_argument("--seed", type=int, default=0, help="of the shuffle that splits")
+    data.set_defaults(run=_data)
+
+
+def _data(options: argparse.Namespace) -> int:
+    from nerlet_export.convert_data import Writing, convert_data
+
+    reading = Reading(**{item.name: getattr(options, item.name) for item in fields(Reading)})
+    writing = Writing(
+        source=options.source,
+        negatives=options.negatives,
+        license=options.license,
+        renames=_pairs(options.rename, "--rename"),
+        splits={
+            name: _share(name, text) for name, text in _pairs(options.split, "--split").items()
+        },
+        seed=options.seed,
+    )
+    convert_data(options.inputs, options.output, reading=reading, writing=writing)
+    return 0
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """What an option that is given as NAME=VALUE says, by name."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (sign and name.strip() and value.strip()):
+            raise InputError(f"{option} is {text!r}, expected NAME=VALUE")
+        if name in pairs:
+            raise InputError(f"{option} is given twice for {name!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--split gives {name} {text!r}, expected a number") from error
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -121,11 +121,15 @@ def read_rows(path: str | Path) -> Iterator[tuple[Row, Mapping[str, object]]]:
     for number, line in enumerate(_read_lines(Path(path)), start=1):
         where = f"{path}, line {number}"
         record = _parse_record(line, where)
-        yield _read_row(record, None, where), record
+        yield parse_row(record, where), record
 
 
-def read_dataset(path: str | Path) -> Dataset:
+def read_dataset(path: str | Path, *, negatives: str | None = None) -> Dataset:
     """Read one labelled file.
+
+    Args:
+        path: Of the file.
+        negatives: Which absent types are certain (`nerlet.negatives`) in rows that do not say.
 
     Raises:
         InputError: The file cannot be read, or a line is not what the format asks for; names
@@ -140,7 +144,8 @@ def read_dataset(path: str | Path) -> Dataset:
         if number == 1 and "tokenized_text" not in record:
             labels = _read_labels(record, where)
         else:
-            rows.append(_read_row(record, labels, where))
+            row = parse_row(record, where, labels)
+            rows.append(replace(row, negatives=row.negatives or negatives))
     if not rows:
         raise InputError(f"{path}: expected rows with tokenized_text and ner, found none")
     prompts = choose_labels(rows) if labels is None else [labels] * len(rows)
@@ -192,7 +197,19 @@ def _read_labels(record: Mapping[str, object], where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels))
 
 
-def _read_row(record: Mapping[str, object], labels: tuple[str, ...] | None, where: str) -> Row:
+def parse_row(
+    record: Mapping[str, object], where: str, labels: tuple[str, ...] | None = None
+) -> Row:
+    """Check one record of the training format.
+
+    Args:
+        record: As JSON has it.
+        where: File and line, for errors.
+        labels: The only types that it may have; None for any.
+
+    Raises:
+        InputError: A field is missing or of another type, or a span is not within the words.
+    """
     words = _read_strings(record, "tokenized_text", where)
     entities = _read_entities(record, len(words), where)
     for _, _, label in entities:
