@@ -1,4 +1,4 @@
-"""The `nerlet-export` command: data, train, average, shrink, convert."""
+"""The `nerlet-export` command: data, finetune, train, average, shrink, convert."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
-        _print_problem("stopped; `train` goes on with --resume")
+        _print_problem("stopped; `train` and `finetune` go on with --resume")
         return 130
     except (NerletError, OSError) as error:
         _print_problem(str(error))
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, help="PyTorch's threads, instead of the file's")
     train.set_defaults(run=_train)
     _add_data(commands)
+    _add_finetune(commands)
     average = commands.add_parser("average", help="average the weights of checkpoints of one run")
     average.add_argument("checkpoints", metavar="CHECKPOINT_DIR", nargs="+")
     average.add_argument("copy", metavar="OUT_DIR")
@@ -122,6 +123,36 @@ def _data(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     convert_data(options.inputs, options.output, reading=reading, writing=writing)
+    return 0
+
+
+def _add_finetune(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    own = commands.add_parser("finetune", help="train a checkpoint further on your own rows")
+    own.add_argument("train", metavar="TRAIN.jsonl")
+    own.add_argument("dev", metavar="DEV.jsonl", help="file or folder that chooses the checkpoint")
+    own.add_argument("directory", metavar="OUT_DIR", help="the result is in its folder `best`")
+    own.add_argument("--resume", action="store_true", help="go on from the run's last state")
+    own.add_argument("--start", metavar="CHECKPOINT_DIR", default="models/small-checkpoint")
+    own.add_argument("--epochs", type=float, default=10.0, help="passes over the rows (10)")
+    own.add_argument("--encoder-lr", type=float, default=5e-5, help="peak rate (5e-5)")
+    own.add_argument("--head-lr", type=float, default=5e-4, help="peak rate of the rest (5e-4)")
+    own.add_argument("--batch-pieces", type=int, default=450, help="pieces of a step (450)")
+    own.add_argument(
+        "--patience", type=int, default=3, help="measurements without a better F1; 0: all steps"
+    )
+    own.add_argument("--seed", type=int, default=0)
+    own.add_argument("--threads", type=int, default=0, help="PyTorch's threads (its own default)")
+    own.set_defaults(run=_finetune)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from nerlet_export.finetune import Tuning, finetune
+
+    tuning = Tuning(**{item.name: getattr(options, item.name) for item in fields(Tuning)})
+    best = finetune(
+        options.train, options.dev, options.directory, tuning=tuning, resume=options.resume
+    )
+    logging.getLogger(__name__).info("%s: the checkpoint that is best on dev", best)
     return 0
 
 

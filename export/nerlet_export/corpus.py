@@ -94,7 +94,7 @@ def read_rows(
 
     Args:
         path: JSON lines, perhaps gzipped.
-        licenses: Licence classes; "" stands for rows that name none.
+        licenses: Licence classes; "" stands for rows that name none, "*" for all rows.
         negatives: The policy of rows that name none.
         leave_out: Rows with one of these flags are left out.
 
@@ -109,7 +109,7 @@ def read_rows(
                 f"{path}, line {number}: negatives is {policy!r}, expected one of "
                 f"{', '.join(POLICIES)}"
             )
-        is_allowed = record.get("license", "") in licenses
+        is_allowed = "*" in licenses or record.get("license", "") in licenses
         if is_allowed and not any(record.get(flag) for flag in leave_out):
             yield replace(row, negatives=policy, source=row.source or "own")
 

@@ -32,13 +32,16 @@ class Dev:
 def read_dev(settings: Settings) -> list[Dataset]:
     """Read the run's dev files; none where it has none.
 
+    Rows that do not say which absent types are certain are prompted as those to train on.
+
     Raises:
         InputError: As in `nerlet.examples`.
     """
     if not settings.data.dev:
         return []
     paths = list_datasets(settings.data.dev)
-    return [read_dataset(path).first(settings.data.dev_sentences) for path in paths]
+    sets = (read_dataset(path, negatives=settings.data.negatives) for path in paths)
+    return [dataset.first(settings.data.dev_sentences) for dataset in sets]
 
 
 def measure(checkpoint: Checkpoint, datasets: Iterable[Dataset], *, precision: str) -> Dev:

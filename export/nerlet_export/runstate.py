@@ -15,7 +15,7 @@ import torch
 
 from nerlet.errors import InputError
 from nerlet_export.data import Batch
-from nerlet_export.settings import Settings
+from nerlet_export.settings import Data, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,12 @@ class Stateful(Protocol):
 
 
 class RunState:
-    """Where a run stands: step, examples and words seen, smoothed loss, best F1, seconds spent."""
+    """Where a run stands: step, examples and words seen, smoothed loss, best F1, seconds spent.
+
+    Attributes:
+        best_f1: On dev, so far.
+        stale: Measurements on dev since that one.
+    """
 
     def __init__(self) -> None:
         self.step = 0
@@ -38,6 +43,7 @@ class RunState:
         self.words = 0
         self.loss = math.nan
         self.best_f1 = -1.0
+        self.stale = 0
         self.seconds = 0.0
         self._began = time.monotonic()
         self._began_words = 0
@@ -48,6 +54,18 @@ class RunState:
         self.examples += len(batch.lengths)
         self.words += int(batch.lengths.sum())
         self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+
+    def judge(self, f1: float) -> bool:
+        """Take a measurement on dev in; whether it is the best so far."""
+        is_best = f1 > self.best_f1
+        self.best_f1 = max(f1, self.best_f1)
+        self.stale = 0 if is_best else self.stale + 1
+        return is_best
+
+    def is_done(self, settings: Settings) -> bool:
+        """Whether all steps are done, or dev has not improved for as long as the run waits."""
+        is_stalled = 0 < settings.patience <= self.stale
+        return self.step >= settings.optimization.steps or is_stalled
 
     def words_per_second(self) -> float:
         """Words a second since the run began or resumed."""
@@ -68,6 +86,7 @@ class RunState:
                 "words": self.words,
                 "loss": self.loss,
                 "best_f1": self.best_f1,
+                "stale": self.stale,
                 "seconds": self.total_seconds(),
             },
             "settings": _plain(settings),
@@ -125,9 +144,13 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 def _log_changes(settings: Settings, before: dict[str, Any] | None) -> None:
-    """Log which settings are not those of the state; older states do not say theirs."""
+    """Log which settings are not those of the state.
+
+    Older states do not say theirs, or not those that came later, which then had their defaults.
+    """
     after = _plain(settings)
-    before = after if before is None else before
+    defaults = _plain(Settings(settings.directory, Data(""), start="any"))
+    before = after if before is None else defaults | before
     keys = sorted(key for key in before.keys() | after if before.get(key) != after.get(key))
     if keys:
         logger.warning(

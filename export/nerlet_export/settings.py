@@ -26,7 +26,7 @@ _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
 _BOUNDS = {
     **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
     **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
-    **dict.fromkeys(("seed", "threads", "rows", "crop_words"), _NOT_NEGATIVE),
+    **dict.fromkeys(("seed", "threads", "patience", "rows", "crop_words"), _NOT_NEGATIVE),
     **dict.fromkeys(("encoder_lr", "head_lr", "weight_decay", "positive_weight"), _NOT_NEGATIVE),
     **dict.fromkeys(("focal", "clip_norm"), _NOT_NEGATIVE),
     **dict.fromkeys(("warm_up", "negative_ratio", "drop_type", "smoothing"), _SHARE),
@@ -46,10 +46,11 @@ class Data:
         mixture: Weight of each source; empty for every row alike.
         derive: Rows to make out of the others by rule (`derive`): "dates" makes the sources "dates"
             and "dates-none", "coarse" the sources "NAME-coarse".
-        licenses: Licence classes of rows that may be used; "" for rows that name none.
+        licenses: Licence classes of rows that may be used; "" for rows that name none, "*" for all.
         negatives: Which absent types are certain in rows that do not say (`corpus`): "closed" for
             your own rows, where every type of the file is always labelled.
-        dev: Folder of labelled files, F1 on which chooses checkpoint and threshold; "" for none.
+        dev: Labelled file or folder of them, F1 on which chooses checkpoint and threshold; "" for
+            none.
         dev_sentences: Sentences read of each dev file, in the order of the file.
     """
 
@@ -132,6 +133,7 @@ class Settings:
         threads: PyTorch's threads; 0 for its default.
         save_every: Steps between checkpoints to resume from.
         dev_every: Steps between measurements on dev.
+        patience: Measurements in a row without a better F1 after which the run ends; 0 for never.
     """
 
     directory: Path
@@ -147,6 +149,7 @@ class Settings:
     threads: int = 0
     save_every: int = 500
     dev_every: int = 2000
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if bool(self.encoder) == bool(self.start):
@@ -158,6 +161,8 @@ class Settings:
                 f"precision is {self.precision!r}, expected {', '.join(_PRECISIONS[:-1])} or "
                 f"{_PRECISIONS[-1]}"
             )
+        if self.patience and not self.data.dev:
+            raise InputError("patience waits for F1 on dev: give `dev` in [data], or leave it out")
         if not _DEVICE.fullmatch(self.device):
             raise InputError(f"device is {self.device!r}, expected auto, cpu, cuda or cuda:NUMBER")
 

@@ -54,6 +54,8 @@ def train(
 ) -> Dev | None:
     """Train, and leave the last checkpoint in `last`, the best on dev in `best`.
 
+    With dev data, `best` is the run's result, and with `patience` it is why the run ends early.
+
     Args:
         settings: The run.
         resume: Go on from the run's own last state, if there is one.
@@ -81,8 +83,8 @@ def train(
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "mean": mean}
     state = RunState.load(settings, parts) if resume else RunState()
     steps = settings.optimization.steps
-    if state.step >= steps:
-        logger.info("%s: all %d steps are done", settings.directory, steps)
+    if state.is_done(settings):
+        logger.info("%s: done at step %d of %d", settings.directory, state.step, steps)
         return None
     dev_sets = read_dev(settings)
     corpus = load_corpus(settings, checkpoint)
@@ -91,7 +93,7 @@ def train(
     dev = None
     batches = _batches(corpus, mixture, layout, settings, state.step)
     with progress_bar(steps, state.step) as bar, StopRequest() as stop:
-        while state.step < steps:
+        while not state.is_done(settings):
             batch = next(batches)
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
             mean.update()
@@ -100,10 +102,10 @@ def train(
             on_step(state.step)
             speed = f"{state.words_per_second():.0f} words/s"
             bar.set_postfix_str(f"loss {state.loss:.3f}, {speed}", refresh=False)
-            is_last = state.step >= steps
-            if dev_sets and (is_last or state.step % settings.dev_every == 0):
+            if dev_sets and (state.step >= steps or state.step % settings.dev_every == 0):
                 dev = measure(checkpoint, dev_sets, precision=settings.precision)
                 _record(settings, checkpoint, state, dev)
+            is_last = state.is_done(settings)
             if is_last:  # before its state, after which nothing is left to do
                 save_checkpoint(settings.directory / "last", checkpoint)
                 _write_card(settings.directory / "last", settings, state, dev)
@@ -275,8 +277,7 @@ def _record(settings: Settings, checkpoint: Checkpoint, state: RunState, dev: De
     with (settings.directory / "dev.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
     tqdm.write(json.dumps(line))
-    if dev.f1 > state.best_f1:
-        state.best_f1 = dev.f1
+    if state.judge(dev.f1):
         save_checkpoint(settings.directory / "best", checkpoint)
         _write_card(settings.directory / "best", settings, state, dev)
 
