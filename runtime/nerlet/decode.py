@@ -87,22 +87,33 @@ def select_spans(candidates: Candidates, *, nested: bool, multi_label: bool) -> 
     Source: GLiNER (Zaratiana et al., 2023), decoding; order and ties as in upstream
     `greedy_search`.
     """
-    kept = candidates.take(select_places(candidates, nested=nested, multi_label=multi_label))
-    columns = (kept.start, kept.end, kept.label, kept.score)
-    return [Span(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    if not len(candidates):
+        return []
+    best_first, starts, ends, kept = _select(candidates, nested=nested, multi_label=multi_label)
+    labels = candidates.label[best_first].tolist()
+    scores = candidates.score[best_first].tolist()
+    return [Span(starts[i], ends[i], labels[i], scores[i]) for i in kept]
 
 
 def select_places(candidates: Candidates, *, nested: bool, multi_label: bool) -> NDArray[np.int64]:
     """Where in the candidates the spans stand that `select_spans` keeps, in its order."""
     if not len(candidates):
         return np.zeros(0, dtype=np.int64)
+    best_first, _, _, kept = _select(candidates, nested=nested, multi_label=multi_label)
+    return best_first[kept]
+
+
+def _select(
+    candidates: Candidates, *, nested: bool, multi_label: bool
+) -> tuple[NDArray[np.int64], list[int], list[int], list[int]]:
+    """The order best first, starts and ends in it, and where in it the kept spans stand."""
     best_first = _order_best_first(candidates)
     starts = candidates.start[best_first].tolist()
     ends = candidates.end[best_first].tolist()
     keep = _keep_nested if nested else _keep_flat
     kept = keep(starts, ends, multi_label=multi_label)
     kept.sort(key=starts.__getitem__)  # stable: best first within one start
-    return best_first[kept]
+    return best_first, starts, ends, kept
 
 
 def _order_best_first(candidates: Candidates) -> NDArray[np.int64]:
