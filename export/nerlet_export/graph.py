@@ -1,8 +1,11 @@
 """PyTorch model -> float ONNX graph with the reference's inputs and output.
 
 `SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), so
-tracing it is the whole export; what follows only completes the signature: inputs that folding left
-unused stay declared, `word_shapes` gets a default so that it is optional, axes get names.
+tracing it is nearly the whole export. Isolated labels are put into an order of their own first;
+what follows completes the signature: inputs that folding left unused stay declared, `word_shapes`
+gets a default so that it is optional, axes get names.
+
+Axes: B texts, C labels, T pieces.
 """
 
 import io
@@ -14,8 +17,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.encoder import label_blocks
+from nerlet_export.model import SpanModel
 from nerlet_export.samples import sample_feeds
 
 OPSET = 17  # LayerNormalization as one operator; read by every runtime since onnxruntime 1.12
@@ -46,6 +52,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
     """
     model = checkpoint.model.eval()
     has_shapes = model.config.word_shapes
+    is_isolated = model.config.label_attention == "isolated"
     feeds = sample_feeds(checkpoint, seed=0)
     names = [*INPUTS, SHAPES_INPUT] if has_shapes else [*INPUTS]
     dynamic = {name: _dynamic_axes(INPUTS[name][1]) for name in INPUTS}
@@ -55,7 +62,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         # The tracer warns of what the graph would freeze; verification compares on other shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model,
+            SortedLabels(model).eval() if is_isolated else model,
             tuple(torch.from_numpy(feeds[name]) for name in names),
             written,  # type: ignore[arg-type]  # the tracer writes to buffers too
             dynamo=False,
@@ -71,6 +78,73 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
     graph.producer_name = "nerlet"
     onnx.checker.check_model(graph)
     return graph
+
+
+class SortedLabels(nn.Module):
+    """A model with isolated labels that reads them in one order, whichever they are given in.
+
+    For such a model the order only changes in which order sums are taken, so the last bit of some
+    activations. Where that moves one over the border of two int8 steps, a score changes in its
+    second digit; in one order for all there is nothing to move it.
+    """
+
+    def __init__(self, model: SpanModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        words_mask: Tensor,
+        text_lengths: Tensor,
+        span_idx: Tensor,
+        span_mask: Tensor,
+        word_shapes: Tensor | None = None,
+    ) -> Tensor:
+        """Score every span; inputs and output are those of `SpanModel.forward`."""
+        rank, order = _sort_labels(input_ids, self.model.config.class_token_index)
+        logits = self.model(
+            input_ids.gather(1, order),
+            attention_mask.gather(1, order),
+            words_mask.gather(1, order),
+            text_lengths,
+            span_idx,
+            span_mask,
+            None if word_shapes is None else word_shapes.expand_as(input_ids).gather(1, order),
+        )  # (B, L, K, C), labels by rank
+        return logits.gather(3, rank[:, None, None, :].expand_as(logits))
+
+
+def _sort_labels(input_ids: Tensor, ent_id: int) -> tuple[Tensor, Tensor]:
+    """Rank labels by a number made from their pieces, and order all pieces accordingly.
+
+    Args:
+        input_ids: Piece ids, int64, (B, T).
+        ent_id: Piece id of [ENT].
+
+    Returns:
+        The rank of each label, int64, (B, C), and for each new place the piece that comes there,
+        int64, (B, T): prefix, labels by rank, text.
+    """
+    is_ent = (input_ids == ent_id).to(torch.int64)
+    block = label_blocks(input_ids, ent_id)  # (B, T)
+    C, T = is_ent.sum(1).max(), input_ids.shape[1]
+    labels = torch.arange(1, C + 1, device=block.device)  # type: ignore[call-overload]  # takes tensors
+    pieces = torch.arange(T, device=block.device)
+    is_part = block[:, None, :] == labels[:, None]  # (B, C, T)
+    offsets = pieces - is_part.to(torch.int32).argmax(-1, keepdim=True)  # (B, C, T)
+    # Squares, so that the same pieces in another order make another number; far below 2 ** 63.
+    codes = input_ids[:, None, :] * 512 + offsets
+    number = torch.where(is_part, codes * codes, 0).sum(-1)  # (B, C)
+    number = torch.where(number > 0, number, 2**62)  # labels that only other texts have
+    mine, other = number[:, :, None], number[:, None, :]
+    is_before = (other < mine) | ((other == mine) & (labels < labels[:, None]))  # (B, C, C)
+    rank = is_before.to(torch.int64).sum(-1)  # (B, C)
+    of_label = rank.gather(1, (block - 1).clamp(min=0)) + 1  # (B, T)
+    of_text = (is_ent.cumsum(1) > 0).to(torch.int64) * (C + 1)  # 0 in the prefix
+    place = torch.where(block > 0, of_label, of_text)
+    return rank, (place * T + pieces).argsort(1)
 
 
 def _dynamic_axes(axes: tuple[str | int, ...]) -> dict[int, str]:
