@@ -1,13 +1,17 @@
 """Float graph -> int8 graph: what is quantised, what stays float, and why.
 
-* Matrix products with constant weights: int8 weights, one scale per output channel, of 7 bits: on
-  CPUs without VNNI the products of u8 activations and s8 weights are summed in pairs in int16,
-  and 2 * 255 * 64 is the most that fits. Activations get their scale at run time.
+* Matrix products with constant weights: int8 weights, one scale per output channel, and int8
+  activations, one scale per row, found at run time: what a piece becomes depends on nothing else
+  in the batch, and rows with outliers cost the others nothing.
 * Tables looked up by Gather (word pieces, positions): int8, one scale per row, in plain operators:
   rows of one table differ too much for one scale.
 * Everything else stays float: sums, norms, softmax, the LSTM, and products of two activations.
 
-The operators are those of ONNX itself, in the pattern that onnxruntime fuses at load.
+On CPUs without VNNI the products of u8 activations and s8 weights are summed in pairs in int16,
+and saturate. So a channel's scale is the least at which no pair of its weights can do so: for most
+channels half a bit better than 7-bit weights, which cannot either.
+
+The operators are those of ONNX itself; benchmarks/quantization.py has what else was tried.
 """
 
 import numpy as np
@@ -19,10 +23,19 @@ from nerlet_export.graph import all_nodes
 
 Floats = NDArray[np.float32]
 
-WEIGHT_LEVELS = 64  # 2 * 255 * 64 < 2 ** 15: no pair of products saturates without VNNI
+# Sum of two neighbours of one sign, 128 once rounded: 255 * 128 < 2 ** 15, so no pair saturates.
+PAIR_LEVELS = 127
+ACTIVATION_LEVELS = 127  # from -127 to 127, stored with 128 added
 TABLE_LEVELS = 127  # rows are only looked up, never multiplied in int8
 # Tables of fewer rows gain nothing.
 _LEAST_ROWS = 64
+# Constants of the row-wise quantisation, in the graph.
+_CONSTANTS: dict[str, NDArray[np.generic]] = {
+    "int8.step": np.array(1 / ACTIVATION_LEVELS, dtype=np.float32),
+    "int8.least": np.array(1e-12, dtype=np.float32),  # a row of zeros has no scale
+    "int8.one": np.array(1, dtype=np.float32),
+    "int8.zero": np.array(128, dtype=np.uint8),
+}
 
 
 def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,7 +54,7 @@ def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     tables = _find_tables(graph, initializers)
     weights = _find_weights(graph, initializers)
     nodes: list[onnx.NodeProto] = []
-    scaled: dict[str, str] = {}
+    scaled: set[str] = set()
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
             nodes += _look_up_rows(node)
@@ -58,6 +71,10 @@ def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(initializers[name])
         values, scales = quantize_columns(array.T if is_transposed else array)
         _replace(graph, initializers[name], {"int8": values, "scales": scales})
+    if scaled:
+        graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()
+        )
     onnx.checker.check_model(quantised)
     return quantised
 
@@ -71,7 +88,7 @@ def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
     Returns:
         int8 rows (R, D) and scales (R, 1); rows * scales is within half a scale of the table.
     """
-    return _quantize(table, axis=1, levels=TABLE_LEVELS)
+    return _quantize(table, np.abs(table).max(axis=1, keepdims=True) / TABLE_LEVELS)
 
 
 def quantize_columns(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -81,14 +98,19 @@ def quantize_columns(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
         weights: (inputs, outputs).
 
     Returns:
-        int8 values (inputs, outputs) in [-64, 64] and scales (outputs,).
+        int8 values (inputs, outputs), of which no pair of inputs 2i, 2i + 1 sums to more than 128
+        in size, and scales (outputs,).
     """
-    values, scales = _quantize(weights, axis=0, levels=WEIGHT_LEVELS)
+    inputs, outputs = weights.shape
+    even = np.zeros((inputs + inputs % 2, outputs), dtype=np.float32)
+    even[:inputs] = weights
+    pairs = even.reshape(-1, 2, outputs)
+    sums = [np.maximum(own, 0).sum(axis=1).max(axis=0) for own in (pairs, -pairs)]
+    values, scales = _quantize(weights, np.maximum(*sums)[None] / PAIR_LEVELS)
     return values, scales[0]
 
 
-def _quantize(array: Floats, *, axis: int, levels: int) -> tuple[NDArray[np.int8], Floats]:
-    scales = np.abs(array).max(axis=axis, keepdims=True) / levels
+def _quantize(array: Floats, scales: Floats) -> tuple[NDArray[np.int8], Floats]:
     values = np.rint(array / np.where(scales > 0, scales, 1.0))
     return values.astype(np.int8), scales.astype(np.float32)
 
@@ -173,45 +195,57 @@ def _look_up_rows(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _multiply_int8(node: onnx.NodeProto, scaled: dict[str, str]) -> list[onnx.NodeProto]:
+def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProto]:
     """X @ W as int8 products; x is quantised once for all products that read it.
 
     Args:
         node: MatMul, or Gemm with its bias.
-        scaled: Activations quantised so far -> prefix of their names; updated.
+        scaled: Activations quantised so far; updated.
     """
     x, weights = node.input[0], node.input[1]
     base, nodes = node.name, []
     if x not in scaled:
-        scaled[x] = f"{x}.u8"
-        nodes.append(
-            helper.make_node(
-                "DynamicQuantizeLinear",
-                [x],
-                [scaled[x], f"{scaled[x]}.scale", f"{scaled[x]}.zero"],
-                f"{x}.quantize",
-            )
-        )
-    u8 = scaled[x]
+        scaled.add(x)
+        nodes += _quantize_activation(x)
     has_bias = len(node.input) > 2
     product = f"{base}.product" if has_bias else node.output[0]
     nodes += [
         helper.make_node(
-            "MatMulInteger", [u8, f"{weights}.int8", f"{u8}.zero"], [f"{base}.int32"], f"{base}.int"
+            "MatMulInteger",
+            [f"{x}.u8", f"{weights}.int8", "int8.zero"],
+            [f"{base}.int32"],
+            f"{base}.int",
         ),
         helper.make_node(
             "Cast", [f"{base}.int32"], [f"{base}.float"], f"{base}.cast", to=TensorProto.FLOAT
         ),
-        helper.make_node(
-            "Mul", [f"{u8}.scale", f"{weights}.scales"], [f"{base}.scale"], f"{base}.scales"
-        ),
-        helper.make_node("Mul", [f"{base}.float", f"{base}.scale"], [product], f"{base}.rescale"),
+        helper.make_node("Mul", [f"{base}.float", f"{x}.scale"], [f"{base}.rows"], f"{base}.row"),
+        helper.make_node("Mul", [f"{base}.rows", f"{weights}.scales"], [product], f"{base}.column"),
     ]
     if has_bias:
         nodes.append(
             helper.make_node("Add", [product, node.input[2]], list(node.output), f"{base}.bias")
         )
     return nodes
+
+
+def _quantize_activation(x: str) -> list[onnx.NodeProto]:
+    """`X.u8` and `X.scale`: rows of x over their own scales, 128 added.
+
+    QuantizeLinear gets the scale 1: with one per row, its kernel is several times slower.
+    """
+    return [
+        helper.make_node("Abs", [x], [f"{x}.size"], f"{x}.abs"),
+        helper.make_node(
+            "ReduceMax", [f"{x}.size"], [f"{x}.largest"], f"{x}.max", axes=[-1], keepdims=1
+        ),
+        helper.make_node("Mul", [f"{x}.largest", "int8.step"], [f"{x}.step"], f"{x}.steps"),
+        helper.make_node("Max", [f"{x}.step", "int8.least"], [f"{x}.scale"], f"{x}.scales"),
+        helper.make_node("Div", [x, f"{x}.scale"], [f"{x}.levels"], f"{x}.divide"),
+        helper.make_node(
+            "QuantizeLinear", [f"{x}.levels", "int8.one", "int8.zero"], [f"{x}.u8"], f"{x}.quantize"
+        ),
+    ]
 
 
 def _replace(
