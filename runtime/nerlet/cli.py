@@ -1,29 +1,17 @@
-"""The `nerlet` command: extract entities, tell what a model is, measure one on labelled texts.
-
-Models and numpy are imported by the commands that need them, so that `--help` is quick.
-"""
+"""The command line of `nerlet`: its options, its errors and its exit status."""
 
 import argparse
 import io
-import json
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from nerlet.errors import InputError, NerletError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from nerlet.bundle import Bundle
-    from nerlet.calibrate import Calibration
-    from nerlet.decode import Candidates, Span
-    from nerlet.examples import Dataset
+from nerlet.commands import calibrate, evaluate, extract, info, print_problem
+from nerlet.errors import NerletError
 
 _EXIT_USAGE = 2
 # What a shell reports for a command that the signal ended.
@@ -59,146 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except (NerletError, OSError) as error:
-        _print_problem(str(error))
+        print_problem(str(error))
         return _EXIT_USAGE
     return 0
-
-
-def extract(options: argparse.Namespace) -> None:
-    """Print the entities of each text as soon as they are found."""
-    from nerlet.columns import find_width
-    from nerlet.model import load
-    from nerlet.render import can_show_colour, render_entities
-
-    if bool(options.texts) == (options.file is not None):
-        raise InputError("expected either texts or --file, got both or neither")
-    texts = options.texts or _read_lines(options.file)
-    model = load(options.model)
-    as_table = (options.format or _default_format()) == "table"
-    colour, width = can_show_colour(sys.stdout), find_width(sys.stdout)
-    for text in texts:
-        entities = model.predict_entities(
-            text,
-            options.label,
-            flat_ner=not options.nested,
-            threshold=options.threshold,
-            multi_label=options.multi_label,
-        )
-        if as_table:
-            line = render_entities(text, entities, options.label, colour=colour, width=width)
-        else:
-            line = json.dumps({"text": text, "entities": entities}, ensure_ascii=False)
-        _print_out(line)
-
-
-def info(options: argparse.Namespace) -> None:
-    """Print what a model directory is."""
-    from nerlet.bundle import default_bundle_path, open_bundle
-    from nerlet.columns import find_width
-    from nerlet.describe import describe_bundle
-    from nerlet.render import render_sections
-
-    bundle = open_bundle(options.model or default_bundle_path())
-    _print_out(render_sections(describe_bundle(bundle), width=find_width(sys.stdout)))
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    """Print precision, recall and F1 of a model on labelled files."""
-    from nerlet.columns import find_width
-    from nerlet.evaluate import check_prompts, list_datasets, read_dataset
-    from nerlet.evaluate import evaluate as evaluate_dataset
-    from nerlet.model import load
-    from nerlet.render import render_scores, scores_to_json
-
-    # Every file is checked before the first is run: a bad one is told at once, not after an hour.
-    files = list_datasets(options.data)
-    datasets = [read_dataset(file).first(options.limit) for file in files]
-    model = load(options.model)
-
-    def predict(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[list[Span]]":
-        return model.predict_words(sentences, list(labels), threshold=options.threshold)
-
-    for file, dataset in zip(files, datasets, strict=True):
-        check_prompts(predict, dataset, file)
-    scores = []
-    with _show_progress(datasets) as bar:
-        for dataset in datasets:
-            bar.set_description(dataset.name)
-            scores.append(evaluate_dataset(predict, dataset, on_done=bar.update))
-    if options.json:
-        _print_out(
-            json.dumps(scores_to_json(scores, per_type=options.per_type), ensure_ascii=False)
-        )
-    else:
-        width = find_width(sys.stdout)
-        _print_out(render_scores(scores, per_type=options.per_type, width=width))
-
-
-def calibrate(options: argparse.Namespace) -> None:
-    """Choose thresholds on labelled files, tell what they gain, and store them in the model."""
-    from nerlet.bundle import default_bundle_path, open_bundle
-    from nerlet.columns import find_width
-    from nerlet.render import calibration_to_json, render_calibration
-    from nerlet.store import check_storable, store_thresholds
-
-    if (options.data is None) != options.reset:
-        raise InputError("expected either DATA or --reset, got both or neither")
-    bundle = open_bundle(options.model or default_bundle_path())
-    if not options.dry_run:
-        check_storable(bundle)
-    if options.reset:
-        _reset_thresholds(bundle, dry_run=options.dry_run)
-        return
-    found = _find_thresholds(options)
-    if options.json:
-        _print_out(json.dumps(calibration_to_json(found), ensure_ascii=False))
-    else:
-        _print_out(render_calibration(found, width=find_width(sys.stdout)))
-    if found.average_f1("after") <= found.average_f1("before"):
-        _print_problem("warning: no gain on held-out texts; more texts may help")
-    if options.dry_run:
-        _print_problem("dry run: nothing written")
-    else:
-        store_thresholds(bundle, found.thresholds)
-        _print_problem(f"thresholds stored in {bundle.path}")
-
-
-def _find_thresholds(options: argparse.Namespace) -> "Calibration":
-    from nerlet.calibrate import calibrate as choose
-    from nerlet.calibrate import lowest_threshold
-    from nerlet.evaluate import check_prompts, list_datasets, read_dataset
-    from nerlet.model import load
-    from nerlet.scored import score_texts
-
-    files = list_datasets(options.data)
-    datasets = [read_dataset(file).first(options.limit) for file in files]
-    model = load(options.model)
-    present = model.own_thresholds
-    lowest = lowest_threshold(present)
-
-    def predict(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[list[Span]]":
-        return model.predict_words(sentences, list(labels))
-
-    def score(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[Candidates]":
-        return model.score_words(sentences, list(labels), threshold=lowest)
-
-    for file, dataset in zip(files, datasets, strict=True):
-        check_prompts(predict, dataset, file)
-    with _show_progress(datasets) as bar:
-        scored = score_texts(score, datasets, on_done=bar.update)
-    return choose(scored, present, min_entities=options.min_entities, folds=options.folds)
-
-
-def _reset_thresholds(bundle: "Bundle", *, dry_run: bool) -> None:
-    """Take the thresholds of single labels away; the overall one stays."""
-    from nerlet.store import remove_label_thresholds
-
-    count = len(bundle.label_thresholds)
-    if dry_run:
-        _print_problem(f"dry run: nothing written; there are {count} thresholds of single labels")
-        return
-    remove_label_thresholds(bundle)
-    _print_problem(f"{count} thresholds of single labels taken out of {bundle.path}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -206,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with the message and where to find help."""
-        _print_problem(f"{message} (see {self.prog} --help)")
+        print_problem(f"{message} (see {self.prog} --help)")
         sys.exit(_EXIT_USAGE)
 
 
@@ -355,45 +206,6 @@ def _read_text(argument: str) -> str:
         raise argparse.ArgumentTypeError(f"expected UTF-8, got {argument!a}") from error
 
 
-def _read_lines(path: str) -> Iterator[str]:
-    """The lines of a file or of stdin (`-`) without their ends, one at a time."""
-    name = "stdin" if path == "-" else path
-    # Bytes, so that a bad line can be named, and only line feeds end a line.
-    with sys.stdin.buffer if path == "-" else Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{name}, line {number}: expected UTF-8, got byte 0x{line[error.start]:02x} "
-                    f"at {error.start}; convert the file"
-                ) from error
-            yield text.removesuffix("\n").removesuffix("\r")
-
-
-def _show_progress(datasets: "Sequence[Dataset]") -> "tqdm":
-    """A bar on stderr over the sentences of all files, where that is a terminal."""
-    from tqdm import tqdm
-
-    total = sum(len(dataset.examples) for dataset in datasets)
-    return tqdm(total=total, unit=" sentences", disable=None, leave=False)
-
-
-def _default_format() -> str:
-    return "table" if sys.stdout.isatty() else "jsonl"
-
-
-def _print_out(text: str) -> None:
-    """Print at once, so that a reader down the pipe sees each result as it comes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _print_problem(message: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"nerlet: {' '.join(message.split())}\n")
-
-
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning in one line, without the place in our source."""
-    _print_problem(f"warning: {message}")
+    print_problem(f"warning: {message}")
