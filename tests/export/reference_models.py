@@ -55,11 +55,17 @@ def make_reference(
     words: Sequence[str] = (),
 ) -> Any:
     """Make a reference model over an encoder folder, which is written too."""
-    torch.manual_seed(seed)
     source = write_encoder(folder, encoder, words)
+    width = 12 if is_projected else ENCODERS[encoder]["hidden_size"]
+    return make_reference_over(source, width, has_rnn=has_rnn, seed=seed)
+
+
+def make_reference_over(source: Path, width: int, *, has_rnn: bool = False, seed: int = 0) -> Any:
+    """Make a reference model over an encoder folder: its config and tokenizer, other weights."""
+    torch.manual_seed(seed)
     config = {
         "model_name": str(source),
-        "hidden_size": 12 if is_projected else ENCODERS[encoder]["hidden_size"],
+        "hidden_size": width,
         "num_rnn_layers": int(has_rnn),
         "max_width": MAX_WIDTH,
         "max_len": MAX_LEN,
