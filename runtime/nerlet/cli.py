@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -178,24 +179,37 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def _add_threshold(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--threshold", type=float, help="keep scores above it, 0 to 1 (default: the model's own)"
+        "--threshold",
+        type=_read_threshold,
+        help="keep scores above it, 0 to 1 (default: the model's own)",
     )
 
 
-def _read_count(text: str) -> int:
-    """A positive whole number; argparse reports a ValueError."""
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {count}")
+def _read_threshold(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = math.nan
+    if not 0 <= threshold <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return threshold
+
+
+def _read_count(text: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    try:
+        count = int(text)
+    except ValueError:
+        count = least - 1
+    if count < least:
+        raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}")
     return count
 
 
 def _read_folds(text: str) -> int:
     """A whole number of at least 2."""
-    count = _read_count(text)
-    if count < 2:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 2, got {count}")
-    return count
+    return _read_count(text, least=2)
 
 
 def _read_text(argument: str) -> str:

@@ -121,12 +121,19 @@ def test_extract_names_the_line_that_is_no_utf8_after_the_good_ones(run, tmp_pat
         (("extract", "-l", "a"), "expected either texts or --file, got both or neither"),
         (("extract", "-l", "a", "--file", "f", "x"), "expected either texts or --file"),
         (("extract", "-l", "a", "--file", "no/such"), "No such file or directory: 'no/such'"),
-        (("extract", "-l", "a", "--threshold", "high", "x"), "invalid float value: 'high'"),
+        (
+            ("extract", "-l", "a", "--threshold", "high", "x"),
+            "expected a number from 0 to 1, got high",
+        ),
         (("extract", "-l", "a", "\udcff"), "argument TEXT: expected UTF-8, got '\\udcff'"),
         (("extract", "-l", "a", "--format", "xml", "x"), "invalid choice: 'xml'"),
         (("info", "no/such"), "no/such: expected a model directory, found nothing"),
         (("evaluate", "no/such"), "no/such: expected a file or folder of labelled texts"),
+        (("evaluate", "--threshold", "nan", "x"), "--threshold: expected a number from 0 to 1"),
         (("evaluate", "--limit", "0", "x"), "expected a number of at least 1, got 0"),
+        (("evaluate", "--limit", "1.5", "x"), "expected a number of at least 1, got 1.5"),
+        (("calibrate", "--folds", "1", "x"), "expected a number of at least 2, got 1"),
+        (("calibrate", "--folds", "all", "x"), "expected a number of at least 2, got all"),
     ],
 )
 @pytest.mark.usefixtures("model")
