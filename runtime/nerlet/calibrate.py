@@ -83,8 +83,13 @@ def calibrate(
         folds: Parts into which the texts are divided; the same words are always in the same part.
 
     Raises:
-        InputError: There are fewer different texts than folds.
+        InputError: There are no entities, or fewer different texts than folds.
     """
+    if not len(scored.entity_text):
+        raise InputError(
+            "expected texts with entities to choose thresholds by, found none in "
+            f"{len(scored.file)} texts; give labelled ones"
+        )
     part = _divide(scored.key, folds)
     overall, after = np.zeros((2, 3, len(scored.file)), dtype=np.int64)
     for fold in range(folds):

@@ -1,6 +1,6 @@
 """What the `nerlet` commands do: extract, tell what a model is, measure it, calibrate it.
 
-Models and numpy are imported by the commands that need them, so that `--help` is quick.
+What one command alone needs is imported there, so that the others start sooner.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from nerlet.errors import InputError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from nerlet.bundle import Bundle
     from nerlet.calibrate import Calibration
     from nerlet.decode import Candidates, Span
     from nerlet.examples import Dataset
+    from nerlet.model import GLiNER
 
 
 def extract(options: argparse.Namespace) -> None:
@@ -93,43 +93,44 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def calibrate(options: argparse.Namespace) -> None:
     """Choose thresholds on labelled files, tell what they gain, and store them in the model."""
-    from nerlet.bundle import default_bundle_path, open_bundle
     from nerlet.columns import find_width
+    from nerlet.model import load
     from nerlet.render import calibration_to_json, render_calibration
     from nerlet.store import check_storable, store_thresholds
 
     if (options.data is None) != options.reset:
         raise InputError("expected either DATA or --reset, got both or neither")
-    bundle = open_bundle(options.model or default_bundle_path())
-    if not options.dry_run:
-        check_storable(bundle)
     if options.reset:
-        _reset_thresholds(bundle, dry_run=options.dry_run)
+        _reset_thresholds(options)
         return
-    found = _find_thresholds(options)
+    model = load(options.model)
+    if not options.dry_run:
+        check_storable(model.bundle)
+    found = _find_thresholds(model, options)
     if options.json:
         _print_out(json.dumps(calibration_to_json(found), ensure_ascii=False))
     else:
         _print_out(render_calibration(found, width=find_width(sys.stdout)))
+    if found.thresholds == model.own_thresholds:
+        print_problem("the model has these thresholds already: nothing written")
+        return
     if found.average_f1("after") <= found.average_f1("before"):
         print_problem("warning: no gain on held-out texts; more texts may help")
     if options.dry_run:
         print_problem("dry run: nothing written")
     else:
-        store_thresholds(bundle, found.thresholds)
-        print_problem(f"thresholds stored in {bundle.path}")
+        store_thresholds(model.bundle, found.thresholds)
+        print_problem(f"thresholds stored in {model.bundle.path}")
 
 
-def _find_thresholds(options: argparse.Namespace) -> "Calibration":
+def _find_thresholds(model: "GLiNER", options: argparse.Namespace) -> "Calibration":
     from nerlet.calibrate import calibrate as choose
     from nerlet.calibrate import lowest_threshold
     from nerlet.evaluate import check_prompts, list_datasets, read_dataset
-    from nerlet.model import load
     from nerlet.scored import score_texts
 
     files = list_datasets(options.data)
     datasets = [read_dataset(file).first(options.limit) for file in files]
-    model = load(options.model)
     present = model.own_thresholds
     lowest = lowest_threshold(present)
 
@@ -146,12 +147,14 @@ def _find_thresholds(options: argparse.Namespace) -> "Calibration":
     return choose(scored, present, min_entities=options.min_entities, folds=options.folds)
 
 
-def _reset_thresholds(bundle: "Bundle", *, dry_run: bool) -> None:
+def _reset_thresholds(options: argparse.Namespace) -> None:
     """Take the thresholds of single labels away; the overall one stays."""
+    from nerlet.bundle import default_bundle_path, open_bundle
     from nerlet.store import remove_label_thresholds
 
+    bundle = open_bundle(options.model or default_bundle_path())
     count = len(bundle.label_thresholds)
-    if dry_run:
+    if options.dry_run:
         print_problem(f"dry run: nothing written; there are {count} thresholds of single labels")
         return
     remove_label_thresholds(bundle)

@@ -153,7 +153,8 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     target = directory / MANIFEST_NAME
     with tempfile.TemporaryDirectory(prefix=f".{MANIFEST_NAME}.", dir=directory) as scratch:
         fresh = Path(scratch) / MANIFEST_NAME
-        fresh.write_text(text, encoding="utf-8")
+        # Half a character as JSON escapes it.
+        fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
         if target.exists():
             shutil.copymode(target, fresh)
         fresh.replace(target)
@@ -235,7 +236,10 @@ def is_threshold(value: object) -> TypeGuard[float]:
     """Return whether a value is a number in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return 0 <= float(value) <= 1  # NaN is in no range
+    try:
+        return 0 <= float(value) <= 1  # NaN is in no range
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _are_label_thresholds(value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from nerlet.arguments import OwnThresholds
 from nerlet.bundle import Bundle, default_bundle_path
 from nerlet.errors import BundleError
-from nerlet.manifest import MANIFEST_NAME, Manifest, write_manifest
+from nerlet.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 
 def check_storable(bundle: Bundle) -> Manifest:
@@ -37,7 +37,8 @@ def store_thresholds(bundle: Bundle, thresholds: OwnThresholds) -> None:
     """Write thresholds into the bundle's `nerlet.json`, in place of those that it has.
 
     Raises:
-        BundleError: As in `check_storable`, or writing fails; then the file is as it was.
+        BundleError: As in `check_storable`, the model's files are others than when it was opened,
+            or writing fails; then the file is as it was.
     """
     _write(bundle, threshold=thresholds.overall, label_thresholds=dict(thresholds.by_prompt))
 
@@ -48,9 +49,15 @@ def remove_label_thresholds(bundle: Bundle) -> None:
 
 
 def _write(bundle: Bundle, **changes: Any) -> None:  # noqa: ANN401  # of the manifest
-    manifest = replace(check_storable(bundle), **changes)
+    opened = check_storable(bundle)
+    present = read_manifest(bundle.path)  # as it is by now: choosing takes minutes
+    if present.files != opened.files:
+        raise BundleError(
+            f"{bundle.path}: expected the model that was opened, found that another has taken its "
+            "place; calibrate again"
+        )
     try:
-        write_manifest(bundle.path, manifest)
+        write_manifest(bundle.path, replace(present, **changes))
     except OSError as error:
         raise _not_writable(bundle, f"writing failed: {error}") from error
 

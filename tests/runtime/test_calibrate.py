@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 import nerlet
 import nerlet.calibrate
 from nerlet.arguments import OwnThresholds
+from nerlet.bundle import open_bundle
 from nerlet.calibrate import GRID, calibrate, choose_thresholds
 from nerlet.cli import main
 from nerlet.decode import select_spans
-from nerlet.errors import InputError
+from nerlet.errors import BundleError, InputError
 from nerlet.evaluate import average_f1, evaluate
 from nerlet.examples import Dataset, Example
-from nerlet.manifest import read_manifest
+from nerlet.manifest import read_manifest, write_manifest
 from nerlet.scored import score_texts
+from nerlet.store import store_thresholds
 from tests.strategies import candidates
 from tests.toys import write_bundle, write_export
 
@@ -106,9 +108,20 @@ def test_one_label_alone_finds_the_best_of_the_grid(drawn):
 
 
 def test_fewer_texts_than_folds(toy):
-    data = [Dataset("a", ("person",), (Example(("Ada",), frozenset(), ("person",)),) * 3)]
-    scored = score_texts(lambda s, own: toy.score_words(s, list(own)), data)
+    texts = (Example(("Ada",), frozenset([(0, 1, "person")]), ("person",)),) * 3
+    scored = score_texts(
+        lambda s, own: toy.score_words(s, list(own)), [Dataset("a", ("person",), texts)]
+    )
     with pytest.raises(InputError, match="at least 2 different texts"):
+        calibrate(scored, toy.own_thresholds, folds=2)
+
+
+def test_texts_without_entities(toy):
+    texts = tuple(Example((word,), frozenset(), ("person",)) for word in ("Ada", "in"))
+    scored = score_texts(
+        lambda s, own: toy.score_words(s, list(own)), [Dataset("a", ("person",), texts)]
+    )
+    with pytest.raises(InputError, match="found none in 2 texts; give labelled ones"):
         calibrate(scored, toy.own_thresholds, folds=2)
 
 
@@ -137,6 +150,8 @@ def test_command_stores_thresholds_that_calls_use(tmp_path, data, capsys):
     assert json.loads(capsys.readouterr().out) == printed
     assert printed["average_f1"]["before"] < printed["average_f1"]["after_held_out"] == 100
     manifest = read_manifest(path)
+    assert main(command) == 0
+    assert "the model has these thresholds already" in capsys.readouterr().err
     assert manifest.label_thresholds == printed["label_thresholds"]
     assert manifest.threshold == printed["threshold"]
     found = nerlet.load(path, threads=1).predict_entities("Ada on 4", ["person", "date"])
@@ -168,6 +183,34 @@ def test_models_that_cannot_be_changed(tmp_path, data, capsys, monkeypatch, kind
     assert "--dry-run" in capsys.readouterr().err
     assert main(["calibrate", "--model", str(path), str(data), "--dry-run"]) == 0
     assert {file: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_a_model_that_changes_meanwhile(tmp_path):
+    path = write_bundle(tmp_path / "toy")
+    bundle = open_bundle(path)
+    present = replace(read_manifest(path), name="renamed")
+    write_manifest(path, present)
+    store_thresholds(bundle, OwnThresholds(0.25, {"\ud800": 0.5}))
+    stored = replace(present, threshold=0.25, label_thresholds={"\ud800": 0.5})
+    assert read_manifest(path) == stored
+    record = replace(present.files["model.onnx"], sha256="0" * 64)
+    write_manifest(path, replace(present, files={**present.files, "model.onnx": record}))
+    with pytest.raises(BundleError, match="another has taken its place; calibrate again"):
+        store_thresholds(bundle, OwnThresholds(0.5, {}))
+    assert read_manifest(path).threshold == present.threshold
+
+
+def test_a_disk_that_cannot_be_written(tmp_path, monkeypatch):
+    path = write_bundle(tmp_path / "toy")
+    bundle = open_bundle(path)
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
+    with pytest.raises(BundleError, match="writing failed: disk full; copy the folder"):
+        store_thresholds(bundle, OwnThresholds(0.25, {}))
+    assert read_manifest(path) == bundle.manifest
 
 
 def test_data_or_reset(capsys):

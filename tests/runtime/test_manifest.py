@@ -76,6 +76,7 @@ def test_keys_with_a_default_may_be_absent():
         ("threshold", 1.5),
         ("threshold", float("nan")),
         ("threshold", True),
+        ("threshold", 10**400),
         ("label_thresholds", None),
         ("label_thresholds", {"person": 1.5}),
         ("label_thresholds", {"": 0.5}),
