@@ -21,7 +21,7 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     """Read the runs of a sweep.
 
     Raises:
-        InputError: The sweep has not been run.
+        InputError: The sweep has not been run, or the file is not what it writes.
     """
     if not path.exists():
         sweep = path.stem.removeprefix("sweep-")
@@ -29,7 +29,15 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
             f"{path.name}: no such results; run: python benchmarks/sweep.py "
             f"benchmarks/sweeps/{sweep}.toml"
         )
-    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    try:
+        runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path.name}: expected the runs of a sweep as JSON ({error!r}); restore the file, or "
+            "remove it and run the sweep again"
+        ) from error
+    if not runs:
+        raise InputError(f"{path.name}: expected runs, found none; run the sweep")
     return runs
 
 

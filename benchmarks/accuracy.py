@@ -6,7 +6,7 @@
 table1 (out of domain), table2 (the 20 sets) and table3 (languages) measure whatever files of
 `{"labels": [...]}` and rows a folder holds; without FOLDER, the data folder's own. `lowercase`
 measures CoNLL-2003 as it is and in lower case. table5, figure4, figure5 and figure6 measure
-nothing: they show what the sweeps of the same names in `sweeps/` have written to `results/`.
+nothing: they show what the sweeps in `sweeps/` have written to `results/`.
 
 Measured: exact match of span and type, counts added up within a file, F1 in percent, at the
 model's own threshold unless --threshold is given; means are plain means over files. The model is
@@ -31,6 +31,7 @@ from nerlet.decode import Span
 from nerlet.errors import InputError, NerletError
 from nerlet.evaluate import Predict, Scores, check_prompts, evaluate
 from nerlet.examples import Dataset, list_datasets, read_dataset
+from nerlet.manifest import is_threshold
 from paper import ABLATIONS, TABLE1, TABLE2, TABLE3, Benchmark
 from tables import Table, to_cell, write
 
@@ -52,14 +53,16 @@ class System:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks asked for; 2 where the input is bad."""
+    """Run the benchmarks asked for; 2 where the input is bad or nothing can be written."""
     options = _read_options(arguments)
     try:
+        # Told before anything is measured, not after
+        options.results.mkdir(parents=True, exist_ok=True)
         if options.benchmark == "all":
             _run_all(options)
         else:
             run(options.benchmark, options)
-    except NerletError as error:
+    except (NerletError, OSError) as error:
         print(f"accuracy: {error}", file=sys.stderr)
         return 2
     return 0
@@ -95,11 +98,13 @@ def load_systems(options: argparse.Namespace) -> list[System]:
     """The bundle, and the PyTorch model where one is given.
 
     Raises:
-        NerletError: One cannot be loaded, or single labels of the bundle have thresholds of their
-            own, which PyTorch is not given.
+        NerletError: One cannot be loaded, the threshold is not in [0, 1], or single labels of the
+            bundle have thresholds of their own, which PyTorch is not given.
     """
     model = nerlet.load(options.model)
     own, labels = options.threshold, model.bundle.label_thresholds
+    if own is not None and not is_threshold(own):
+        raise InputError(f"--threshold: expected a number from 0 to 1, found {own}")
     if options.checkpoint and labels and own is None:
         raise InputError(
             "the bundle has thresholds of its own for single labels, which PyTorch is not given; "

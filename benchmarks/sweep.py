@@ -22,6 +22,7 @@ What is timed: the run, without reading rows. Results go, run by run, to
 """
 
 import argparse
+import fcntl
 import json
 import logging
 import shutil
@@ -65,13 +66,27 @@ def main() -> None:
             settings = variant_settings(sweep, changes, seed)
             settings = replace(settings, directory=directory, threads=arguments.threads)
             run = {"variant": name, "seed": seed, **run_variant(settings, report)}
-            # Sweeps may run side by side
-            results = json.loads(path.read_text()) if path.exists() else {"runs": []}
-            results = {"machine": machine_card(), **results}
-            results["runs"].append(run)
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            results = add_run(path, run, arguments.sweep)
             shutil.rmtree(directory)
     print(render(results["runs"]))
+
+
+def add_run(path: Path, run: Mapping[str, Any], lock: Path) -> dict[str, Any]:
+    """Add a run to the results, and return them all; sweeps may run side by side.
+
+    Args:
+        path: Of the results; replaced as a whole, so that no reader sees half of them.
+        run: What to add.
+        lock: A file that only one of the sweeps holds at a time.
+    """
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": []}
+        results = {"machine": machine_card(), **results, "runs": [*results["runs"], run]}
+        fresh = path.with_suffix(".json.part")
+        fresh.write_text(json.dumps(results, indent=1) + "\n")
+        fresh.replace(path)
+    return results
 
 
 def variant_settings(sweep: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> Settings:

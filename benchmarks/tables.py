@@ -39,8 +39,15 @@ class Table:
 
 
 def write(name: str, table: Table, folder: Path) -> None:
-    """Print the table, and write it as JSON, markdown and, where it can be drawn, a picture."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Print the table, and write it as JSON, markdown and, where it can be drawn, a picture.
+
+    Raises:
+        OSError: A file cannot be written; the table is printed by then.
+    """
+    lines = [f"# {table.title}", "", *_to_markdown(table), "", table.note]
+    if table.source:
+        lines += ["", f"Source: {table.source}."]
+    print("\n".join(lines), end="\n\n", flush=True)
     path = folder / f"accuracy-{name}.json"
     document = {
         "benchmark": name,
@@ -49,18 +56,13 @@ def write(name: str, table: Table, folder: Path) -> None:
         "results": table.results,
     }
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = [f"# {table.title}", "", *_to_markdown(table), "", table.note]
-    if table.source:
-        lines += ["", f"Source: {table.source}."]
     if can_draw():
         picture = path.with_suffix(".svg")
         draw_bars(picture, table.title, table.groups, table.series, table.errors)
         lines += ["", f"![{table.title}]({picture.name})"]
     else:
         print(f"accuracy: {HINT}", file=sys.stderr)
-    text = "\n".join(lines)
-    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(f"{text}\n")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _to_markdown(table: Table) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from nerlet.evaluate import evaluate, read_dataset
 from nerlet_export.checkpoint import save_checkpoint
 from nerlet_export.tiny import make_checkpoint
 from paper import TABLE1
-from sweep import variant_settings
+from sweep import add_run, variant_settings
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["person", "organization", "date"]
@@ -147,6 +148,46 @@ def test_a_sweep_that_was_not_run_is_an_error_that_names_the_command(tmp_path, c
     assert "python benchmarks/sweep.py benchmarks/sweeps/type_dropping.toml" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("text", ['{"ru', "{}", "[]", '{"runs": []}'])
+def test_results_that_are_no_sweeps_are_an_error(tmp_path, capsys, text):
+    (tmp_path / "sweep-negatives.json").write_text(text)
+    assert accuracy.main(["table5", "--results", str(tmp_path)]) == 2
+    assert "accuracy: sweep-negatives.json: expected " in capsys.readouterr().err
+
+
+def test_a_results_folder_that_cannot_be_is_told_before_measuring(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert accuracy.main(["table1", str(folder), "--results", str(tmp_path / "file")]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, "File exists" in printed.err) == ("", True)
+
+
+def test_a_table_that_cannot_be_written_is_printed(folder, tmp_path, capsys):
+    (tmp_path / "accuracy-table1.json").mkdir()
+    assert accuracy.main(["table1", str(folder), "--results", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert "| small (int8) |" in printed.out
+    assert "Is a directory" in printed.err
+
+
+@pytest.mark.parametrize("threshold", ["2", "nan"])
+def test_a_threshold_that_is_none_is_not_blamed_on_the_data(folder, tmp_path, capsys, threshold):
+    given = ["table1", str(folder), "--results", str(tmp_path), "--threshold", threshold]
+    assert accuracy.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("accuracy: --threshold: expected a number from 0 to 1, found")
+
+
+def test_sweeps_side_by_side_lose_no_run(tmp_path):
+    lock, path = tmp_path / "sweep.toml", tmp_path / "sweep.json"
+    lock.write_text("")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_run(path, {"seed": seed}, lock), range(24)))
+    seeds = [run["seed"] for run in json.loads(path.read_text())["runs"]]
+    assert sorted(seeds) == list(range(24))
+    assert sorted(tmp_path.iterdir()) == [path, lock]
 
 
 @pytest.mark.parametrize(
