@@ -37,9 +37,10 @@ def test_extract_nested_at_a_threshold(toy_path, capsys):
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
 def test_threshold_outside_its_range(toy_path, capsys, threshold):
     options = (f"--threshold={threshold}", "--model", str(toy_path))
-    assert main(["extract", *LABELS, *options, SENTENCE]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["extract", *LABELS, *options, SENTENCE])
     err = capsys.readouterr().err
-    assert "threshold" in err
+    assert f"--threshold: expected a number from 0 to 1, got {threshold}" in err
     assert err.count("\n") == 1
 
 
