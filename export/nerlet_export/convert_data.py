@@ -10,7 +10,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from nerlet_export.rows.labelled import Labelled, Notes, Reading
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".jsonl", ".jsonl.gz")
+# Fields of rows that list types.
+_ABSENT, _PRESENT = "explicit_negatives", "present"
+_TYPE_FIELDS = (_ABSENT, _PRESENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,9 @@ def convert_data(
         writing: What rows become.
 
     Raises:
-        InputError: A file cannot be read (`rows`), an output exists or has another suffix, a rename
-            names no type of the files, or a split gets or leaves no text. Nothing is written.
+        InputError: A file cannot be read (`rows`), no text has a word, an output exists or has
+            another suffix, a rename names no type of the files, or a split gets or leaves no text.
+            Nothing is written.
     """
     reading, writing = reading or Reading(), writing or Writing()
     output = Path(output)
@@ -78,6 +82,8 @@ def convert_data(
         logger.info("%s: %s", path, _count(read))
         rows += read
     rows = _rename(_clean(rows, notes), writing.renames)
+    if not rows:
+        raise InputError(f"{', '.join(map(str, inputs))}: expected texts with words, found none")
     for line in notes.lines():
         logger.info("%s", line)
     types = Counter(label for row in rows for _, _, label in row.entities)
@@ -113,7 +119,7 @@ def _targets(output: Path, splits: Mapping[str, float]) -> list[Path]:
 def _clean(rows: Iterable[Labelled], notes: Notes) -> list[Labelled]:
     """Leave out what holds nothing: rows without words, spans that are there twice."""
     kept = []
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         spans = tuple(dict.fromkeys(row.entities))
         for start, end, label in spans if len(spans) < len(row.entities) else ():
             for _ in range(row.entities.count((start, end, label)) - 1):
@@ -121,27 +127,39 @@ def _clean(rows: Iterable[Labelled], notes: Notes) -> list[Labelled]:
         if row.words:
             kept.append(replace(row, entities=spans))
         else:
-            notes.add("texts have no words and are left out", "one of them")
+            notes.add("texts have no words and are left out", f"row {number} of all")
     return kept
 
 
 def _rename(rows: Sequence[Labelled], renames: Mapping[str, str]) -> list[Labelled]:
-    types = {label for row in rows for _, _, label in row.entities}
+    types = {label for row in rows for label in _types(row)}
     unknown = sorted(renames.keys() - types)
     if unknown:
         raise InputError(
             f"--rename names {', '.join(unknown)}, expected types of the files: "
             f"{', '.join(sorted(types)) or 'they have none'}"
         )
-    return [
-        replace(
-            row,
-            entities=tuple(
-                dict.fromkeys((start, end, renames.get(x, x)) for start, end, x in row.entities)
-            ),
-        )
-        for row in rows
-    ]
+    return [_rename_row(row, renames) for row in rows] if renames else list(rows)
+
+
+def _types(row: Labelled) -> Iterator[str]:
+    """Every type that a row names: of its entities, present, absent."""
+    yield from (label for _, _, label in row.entities)
+    for key in _TYPE_FIELDS:
+        yield from row.fields.get(key, ())
+
+
+def _rename_row(row: Labelled, renames: Mapping[str, str]) -> Labelled:
+    """A row under new names; what has an absent type's new name and is present is not absent."""
+    entities = dict.fromkeys((start, end, renames.get(x, x)) for start, end, x in row.entities)
+    fields = {
+        key: sorted({renames.get(x, x) for x in value}) if key in _TYPE_FIELDS else value
+        for key, value in row.fields.items()
+    }
+    if _ABSENT in fields:
+        present = {label for _, _, label in entities}.union(fields.get(_PRESENT, ()))
+        fields[_ABSENT] = [label for label in fields[_ABSENT] if label not in present]
+    return replace(row, entities=tuple(entities), fields=fields)
 
 
 def _record(row: Labelled, writing: Writing) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def test_the_example_of_conll_2003(tmp_path):
     source = tmp_path / "eng.train"
     source.write_text(CONLL_2003, encoding="utf-8")
     out = tmp_path / "out" / "train.jsonl"
-    assert main(["data", str(source), str(out), "--rename", "PER=person", "--license", "mine"]) == 0
+    assert (
+        main(["data", str(source), str(out), "--rename", "PER = person", "--license", "mine"]) == 0
+    )
     (line,) = out.read_text(encoding="utf-8").splitlines()
     assert json.loads(line) == {
         "tokenized_text": ["U.N.", "official", "Ekeus", "heads", "for", "Baghdad", "."],
@@ -202,6 +204,19 @@ def test_rows_of_the_reference_keep_their_fields(tmp_path):
     assert (row["source"], row["negatives"], row["license"]) == ("t", "closed", "mine")
 
 
+def test_renames_reach_every_field_that_names_types(tmp_path):
+    """An old name left in `present` would let the new one be taken as absent."""
+    first = TOKENIZED | {"negatives": "closure", "present": ["GPE", "LOC", "PER"]}
+    first |= {"explicit_negatives": ["ORG", "person", "place"]}
+    write(tmp_path / "f", first)
+    renames = {"PER": "person", "GPE": "place", "ORG": "group"}
+    convert_data([tmp_path / "f"], tmp_path / "o.jsonl", writing=Writing(renames=renames))
+    (row,) = map(json.loads, (tmp_path / "o.jsonl").read_text("utf-8").splitlines())
+    assert row["present"] == ["LOC", "person", "place"]
+    assert row["explicit_negatives"] == ["group"]
+    assert row["ner"] == [[0, 0, "person"], [2, 2, "person"], [4, 5, "LOC"]]
+
+
 def test_what_rows_do_not_hold_is_counted(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     refused = {"text": "a", "spans": [], "answer": "reject"}
@@ -211,7 +226,7 @@ def test_what_rows_do_not_hold_is_counted(tmp_path, caplog):
     for part in (
         "1 records are not accepted (`answer`) and left out; first at ",
         "1 spans are there twice and count once; first at a",
-        "1 texts have no words and are left out",
+        "1 texts have no words and are left out; first at row 2 of all",
         "f.jsonl: Y",
         "o.jsonl: 1 rows of up to 2 words, 1 entities of up to 1",
     ):
@@ -255,7 +270,14 @@ BAD = {
     '{"text": "a", "spans": [[0, 1]]}\n': "line 1: expected a span as [start, end, label]",
     '{"text": "a", "spans": [[0, 2, "X"]]}\n': "line 1: expected spans within the 1 characters",
     '{"text": "abc", "spans": [[0, 1, "X"]]}\n': "line 1: span 0-1 'a' 'X' ends within words",
-    '{"text": "\\ud800", "spans": []}\n': "line 1: expected a text of whole characters",
+    '{"text": "\\ud800", "spans": []}\n': "line 1: expected text of whole characters",
+    '{"text": "a", "spans": [[0, 1, "\\ud800"]]}\n': "line 1: expected text of whole characters",
+    '{"text": "a", "spans": [[0, 1, " "]]}\n': "line 1: expected the type of a span in words",
+    '{"tokenized_text": ["a"], "ner": [[0, 0, " "]]}\n': "line 1: expected the type of a span",
+    '{"tokenized_text": ["a"], "ner": [], "negatives": "no"}\n': "line 1: negatives is 'no', ",
+    '{"text": " ", "spans": []}\n': "expected texts with words, found none",
+    "hello world\nfoo bar\n": "B-TYPE or I-TYPE in column -1, found world, bar, and no O",
+    "Ada b-per\nmet o\n": "found b-per, o, and no O; say where tags stand by --tag-column",
     '{"tokenized_text": ["a"], "ner": {"X": [0]}}\n': "expected a list ner of spans",
     '{"tokenized_text": ["a", ""], "ner": []}\n': "line 1: expected words in tokenized_text",
     '{"labels": "X"}\n{"text": "a", "spans": []}': "line 1: expected a list of strings as labels",
@@ -277,6 +299,7 @@ def test_bad_files(tmp_path, capsys, monkeypatch, text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--rename", "PER = "], "--rename is 'PER = ', expected NAME=VALUE"),
         (["--rename", "PER"], "--rename is 'PER', expected NAME=VALUE"),
         (["--rename", "A=x", "--rename", "A=y"], "--rename is given twice for 'A'"),
         (["--rename", "A=x"], "--rename names A, expected types of the files: LOC, PER"),

@@ -36,10 +36,12 @@ def read_conll(lines: Sequence[str], path: str, reading: Reading, notes: Notes) 
 
     Raises:
         InputError: A line has too few columns, another number of them than the first, an empty word
-            or no tag; names file and line.
+            or no tag, or none of the file's tags says that a word is in no entity; names the place.
     """
     sentences = [item for item in _split(lines, path, reading, notes) if item.words]
     scheme = find_scheme(item.tags for item in sentences)
+    if not scheme.has_prefixes:
+        _check_outside(sentences, path, reading)
     rows = []
     for item in sentences:
         tags = [
@@ -88,6 +90,16 @@ def _split(lines: Sequence[str], path: str, reading: Reading, notes: Notes) -> I
         sentence.tags.append(_pick(columns, reading.tag_column, "tag", where))
         sentence.lines.append(number)
     yield sentence
+
+
+def _check_outside(sentences: Sequence[_Sentence], path: str, reading: Reading) -> None:
+    """Refuse bare tags without an O: any text in columns, such as parts of speech, is like that."""
+    tags = list(dict.fromkeys(tag for item in sentences for tag in item.tags))
+    if "O" not in tags:
+        raise InputError(
+            f"{path}: expected tags such as O, B-TYPE or I-TYPE in column {reading.tag_column}, "
+            f"found {', '.join(tags[:5])}, and no O; say where tags stand by --tag-column"
+        )
 
 
 def _columns(line: str, has_tabs: bool) -> list[str]:  # noqa: FBT001  (private)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Span = tuple[int, int, str]  # start, end, type; half-open
 
@@ -18,7 +19,7 @@ class Labelled:
 
     words: tuple[str, ...]
     entities: tuple[Span, ...]
-    fields: Mapping[str, object] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ def place_spans(
         notes: Gets them, too.
 
     Raises:
-        InputError: A span is not within the text; or it cuts a word, or holds none, and `misfits`
-            does not say what to do.
+        InputError: A span is not within the text or has no type; or it cuts a word, or holds none,
+            and `misfits` does not say what to do.
     """
     words = split_words(text)
     entities = []
@@ -37,6 +37,7 @@ def place_spans(
                 f"{where}: expected spans within the {len(text)} characters of the text, found "
                 f"{start}-{end} {label!r}; offsets count code points, and ends are exclusive"
             )
+        check_type(label, where)
         held = [i for i, word in enumerate(words) if word.end > start and word.start < end]
         if not held or words[held[0]].start < start or words[held[-1]].end > end:
             found = f"{where}: span {start}-{end} {text[start:end]!r} {label!r}"
@@ -44,6 +45,12 @@ def place_spans(
                 continue
         entities.append((held[0], held[-1] + 1, label))
     return Labelled(tuple(word.text for word in words), tuple(entities))
+
+
+def check_type(label: str, where: str) -> None:
+    """Refuse a type that no model could be asked for."""
+    if not label.strip():
+        raise InputError(f"{where}: expected the type of a span in words, found {label!r}")
 
 
 def _keep_misfit(found: str, held: list[Word], text: str, reading: Reading, notes: Notes) -> bool:

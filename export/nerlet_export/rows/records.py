@@ -20,8 +20,9 @@ from typing import Any
 
 from nerlet.errors import InputError
 from nerlet.examples import parse_row
+from nerlet_export.corpus import POLICIES
 from nerlet_export.rows.labelled import Labelled, Notes, Reading, Span
-from nerlet_export.rows.offsets import place_spans
+from nerlet_export.rows.offsets import check_type, place_spans
 
 _SPAN_KEYS = ("spans", "entities", "label", "labels")
 _FORMS = 'tokenized_text and ner, text and spans, or [text, {"entities": ...}]'
@@ -113,26 +114,31 @@ def _is_pair(record: object) -> bool:
 
 def _read(record: Any, where: str, reading: Reading, notes: Notes) -> Labelled:  # noqa: ANN401
     """A row of one record, any JSON value."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: expected text of whole characters; {error}") from error
     match record:
         case {"tokenized_text": _}:
-            row = _read_tokenized(record, where)
+            return _read_tokenized(record, where)
         case {"text": str(text)}:
-            row = place_spans(text, _spans(record, where), where, reading, notes)
+            return place_spans(text, _spans(record, where), where, reading, notes)
         case [str(text), {"entities": _} as labelled]:
-            row = place_spans(text, _spans(labelled, where), where, reading, notes)
+            return place_spans(text, _spans(labelled, where), where, reading, notes)
         case _:
             raise InputError(f"{where}: expected {_FORMS}, found {_short(record)}")
-    try:
-        "".join(row.words).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: expected a text of whole characters; {error}") from error
-    return row
 
 
 def _read_tokenized(record: Mapping[str, object], where: str) -> Labelled:
     row = parse_row(record, where)
     if "" in row.words:
         raise InputError(f"{where}: expected words in tokenized_text, found an empty one")
+    for label in row.types:
+        check_type(label, where)
+    if row.negatives is not None and row.negatives not in POLICIES:
+        raise InputError(
+            f"{where}: negatives is {row.negatives!r}, expected one of {', '.join(POLICIES)}"
+        )
     fields = {k: v for k, v in record.items() if k not in ("tokenized_text", "ner")}
     absent = set(row.explicit_negatives)
     for key in ("ner_negatives", "ner_labels"):
