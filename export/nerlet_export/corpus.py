@@ -14,6 +14,7 @@ A row's `negatives` says which types those are; nothing else is ever taken as ab
 * explicit: only the row's `explicit_negatives`, which count under every policy.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +110,13 @@ def read_rows(
                 f"{path}, line {number}: negatives is {policy!r}, expected one of "
                 f"{', '.join(POLICIES)}"
             )
-        is_allowed = "*" in licenses or record.get("license", "") in licenses
+        license_class = record.get("license") or ""
+        if not isinstance(license_class, str):
+            raise InputError(
+                f"{path}, line {number}: license is {license_class!r}, expected a licence class, "
+                "a string"
+            )
+        is_allowed = "*" in licenses or license_class in licenses
         if is_allowed and not any(record.get(flag) for flag in leave_out):
             yield replace(row, negatives=policy, source=row.source or "own")
 
@@ -199,20 +206,18 @@ def _make_row(
     shapes: Mapping[str, int],
     halves: Mapping[str, str],
 ) -> Row:
-    """Pieces of one row; words without pieces go, as they do at inference."""
+    """Pieces of one row; words without pieces go, as at inference, and spans close up on them."""
     kept = [i for i, word in enumerate(item.words) if pieces[word]]
-    place = {word: i for i, word in enumerate(kept)}
-    spans = tuple(
-        (place[start], place[stop - 1] + 1, label)
+    places = [
+        (bisect_left(kept, start), bisect_left(kept, stop), label)
         for start, stop, label in item.entities
-        if start in place and stop - 1 in place
-    )
+    ]
     source, policy = str(item.source), str(item.negatives)
     return Row(
         source=source,
         words=tuple(pieces[item.words[i]] for i in kept),
         shapes=tuple(shapes[item.words[i]] for i in kept),
-        spans=spans,
+        spans=tuple(span for span in places if span[0] < span[1]),
         policy=policy,
         pool=_pool_of(item, source, policy, halves),
         known=item.types | item.present,

@@ -168,6 +168,32 @@ def test_spans_wider_than_k_are_neither_targets_nor_negatives():
     assert {label for e in examples for label in e.labels} == {"thin"}
 
 
+def test_spans_close_up_on_the_words_that_the_model_sees(monkeypatch):
+    """Where U+200B has no pieces, a span with it is neither lost nor taken as absent."""
+    pieces = make_checkpoint("bert").pieces
+
+    def encode(_: object, units: list[str]) -> list[list[int]]:
+        return [[] if unit == "\u200b" else [5] for unit in units]
+
+    monkeypatch.setattr(type(pieces), "encode_units", encode)
+    hidden = row("in \u200b New \u200b York \u200b \u200b", [[1, 5, "city"], [5, 6, "odd"]])
+    (made,) = build_corpus([hidden], pieces, max_words=50).rows["s"]
+    assert len(made.words) == 3
+    assert made.spans == ((1, 3, "city"),)
+
+
+@pytest.mark.parametrize(("value", "count"), [(None, 1), ("", 1), ("mine", 0), (["mine"], -1)])
+def test_a_licence_is_a_string(tmp_path, value, count):
+    line = {"tokenized_text": ["a"], "ner": [], "license": value}
+    (tmp_path / "f.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    rows = read_rows(tmp_path / "f.jsonl", licenses=[""])
+    if count >= 0:
+        assert len(list(rows)) == count
+    else:
+        with pytest.raises(InputError, match=r"line 1: license is \['mine'\], expected a"):
+            list(rows)
+
+
 def test_long_rows_are_split_without_losing_words():
     parts = list(split_row(row("a b c d e", [[0, 1, "x"], [1, 2, "y"], [3, 4, "z"]]), 2))
     assert [part.words for part in parts] == [("a", "b"), ("c", "d"), ("e",)]
