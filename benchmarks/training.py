@@ -34,10 +34,11 @@ from nerlet.examples import find_data
 from nerlet_export.checkpoint import start_model
 from nerlet_export.corpus import Corpus
 from nerlet_export.data import make_batch
+from nerlet_export.optimizer import make_optimizer
 from nerlet_export.predict import prompt_layout
 from nerlet_export.pretrained import find_encoder
 from nerlet_export.settings import Settings, read_settings
-from nerlet_export.train import load_corpus, make_optimizer, step_examples, train_step
+from nerlet_export.train import load_corpus, step_examples, train_step
 
 _RUN = Path(__file__).parents[1] / "export" / "runs" / "small.toml"
 _BATCH = 8  # texts of the reference's batches, as in the paper

@@ -43,4 +43,5 @@ class RunningMean:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state."""
         self._updates = state_dict["updates"]
-        self.model.load_state_dict(state_dict["model"])
+        if self.model is not self._followed:  # which has a state of its own
+            self.model.load_state_dict(state_dict["model"])

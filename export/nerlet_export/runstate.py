@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, Self
 
@@ -106,18 +107,18 @@ class RunState:
         line in the log then says which, since the resumed run is not the unbroken one.
 
         Raises:
-            InputError: The state is damaged, or of another model.
+            InputError: The state is damaged, lacks a part, or is of another model.
         """
         state = cls()
         path = settings.directory / STATE_NAME
         if not path.exists():
             logger.warning("%s: nothing to resume, the run starts anew", settings.directory)
             return state
+        values = _read(path, {*parts, "counters", "random", "cuda_random"})
         try:
-            values = torch.load(path, map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(values[name])
-        except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: not the state of a run of this model ({error}); give another directory"
             ) from error
@@ -129,6 +130,24 @@ class RunState:
         state._began_words = state.words
         _log_changes(settings, values.get("settings"))
         return state
+
+
+def _read(path: Path, parts: set[str]) -> dict[str, Any]:
+    """Read a state, which must have all parts; those of older versions had fewer."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        missing = sorted(parts - values.keys())
+    except (UnpicklingError, EOFError, RuntimeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the state of a run ({error}); give another directory"
+        ) from error
+    if missing:
+        raise InputError(
+            f"{path}: expected a state with {', '.join(sorted(parts))}, found none of "
+            f"{', '.join(missing)}; another version wrote it: resume with that one, or begin anew "
+            "in another directory"
+        )
+    return dict(values)
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -6,10 +6,8 @@ step's examples follow from (seed, step), so a resumed run sees what an unbroken
 
 import json
 import logging
-import math
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from nerlet.errors import InputError, NerletError
-from nerlet.examples import find_data
+from nerlet.examples import Dataset, find_data
 from nerlet_export.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -33,17 +31,20 @@ from nerlet_export.derive import DERIVATIONS
 from nerlet_export.dev import Dev, measure, read_dev
 from nerlet_export.loss import span_loss
 from nerlet_export.model import SpanModel
+from nerlet_export.optimizer import keep_rates, make_optimizer, schedule
 from nerlet_export.precision import autocast
 from nerlet_export.predict import prompt_layout
 from nerlet_export.running_mean import RunningMean
 from nerlet_export.runstate import STATE_NAME, RunState, Stateful, StopRequest
 from nerlet_export.sampling import draw_examples
-from nerlet_export.settings import Optimization, Settings
+from nerlet_export.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 # Batches drawn together, then sorted by length and cut, so that texts of a batch are alike.
 _POOL_BATCHES = 8
+# Measurements on dev, a line each.
+DEV_LOG_NAME = "dev.jsonl"
 
 
 def train(
@@ -54,7 +55,8 @@ def train(
 ) -> Dev | None:
     """Train, and leave the last checkpoint in `last`, the best on dev in `best`.
 
-    With dev data, `best` is the run's result, and with `patience` it is why the run ends early.
+    With dev data, `best` is the run's result, and with `patience` it is why the run ends early. A
+    run from a checkpoint measures that first, so that `best` is never worse than the start.
 
     Args:
         settings: The run.
@@ -71,17 +73,15 @@ def train(
         NerletError: The loss is not finite.
     """
     _check_directory(settings, resume=resume)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    device = _device(settings)
+    device = _set_up(settings)
     checkpoint = _start(settings)
     model = checkpoint.model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
     mean = RunningMean(model, settings.optimization.average)
     checkpoint = replace(checkpoint, model=mean.model)
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "mean": mean}
-    state = RunState.load(settings, parts) if resume else RunState()
+    with keep_rates(optimizer):
+        state = RunState.load(settings, parts) if resume else RunState()
     steps = settings.optimization.steps
     if state.is_done(settings):
         logger.info("%s: done at step %d of %d", settings.directory, state.step, steps)
@@ -93,6 +93,8 @@ def train(
     dev = None
     batches = _batches(corpus, mixture, layout, settings, state.step)
     with progress_bar(steps, state.step) as bar, StopRequest() as stop:
+        if dev_sets and settings.start and state.step == 0:
+            dev = _measure(settings, checkpoint, state, dev_sets)
         while not state.is_done(settings):
             batch = next(batches)
             loss = train_step(model, optimizer, batch.to(device), settings, state.step)
@@ -103,8 +105,7 @@ def train(
             speed = f"{state.words_per_second():.0f} words/s"
             bar.set_postfix_str(f"loss {state.loss:.3f}, {speed}", refresh=False)
             if dev_sets and (state.step >= steps or state.step % settings.dev_every == 0):
-                dev = measure(checkpoint, dev_sets, precision=settings.precision)
-                _record(settings, checkpoint, state, dev)
+                dev = _measure(settings, checkpoint, state, dev_sets)
             is_last = state.is_done(settings)
             if is_last:  # before its state, after which nothing is left to do
                 save_checkpoint(settings.directory / "last", checkpoint)
@@ -157,44 +158,6 @@ def train_step(
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
     optimizer.step()
     return loss.item()
-
-
-def schedule(step: int, steps: int, warm_up: float) -> float:
-    """Share of the peak rate at a step: linear warm-up, then half a cosine down to 0."""
-    rising = max(1, round(steps * warm_up))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-def make_optimizer(model: SpanModel, options: Optimization) -> torch.optim.Optimizer:
-    """AdamW with one rate for the encoder and one for what is new; no decay on vectors.
-
-    The encoder's rate falls by `layer_decay` with each layer away from its output.
-    """
-    depths = {name: _depth(name) for name, _ in model.named_parameters()}
-    top = max(depths.values())
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        is_encoder = name.startswith("encoder.model.")
-        below = options.layer_decay ** (top - depths[name])
-        rate = options.encoder_lr * below if is_encoder else options.head_lr
-        decay = options.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "peak_lr": rate, "lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-
-
-def _depth(name: str) -> int:
-    """The number of a parameter's layer, from 1; 0 for embeddings and all that has no layer."""
-    found = re.search(r"\.layers?\.(\d+)\.", name)
-    return int(found[1]) + 1 if found else 0
 
 
 def step_examples(
@@ -261,31 +224,35 @@ def load_corpus(settings: Settings, checkpoint: Checkpoint) -> Corpus:
     return corpus
 
 
-def _record(settings: Settings, checkpoint: Checkpoint, state: RunState, dev: Dev) -> None:
-    """Log a measurement, and keep the checkpoint where it is the best so far."""
+def _measure(
+    settings: Settings, checkpoint: Checkpoint, state: RunState, dev_sets: Sequence[Dataset]
+) -> Dev:
+    """Measure F1 on dev, log it, and keep the checkpoint where it is the best so far."""
+    dev = measure(checkpoint, dev_sets, precision=settings.precision)
     line = {
         "step": state.step,
         "examples": state.examples,
         "seconds": round(state.total_seconds()),
-        "loss": round(state.loss, 4),
+        "loss": round(state.loss, 4) if state.step else None,
         "threshold": dev.threshold,
         "f1": round(100 * dev.f1, 2),
         "f1_at_half": round(100 * dev.f1_at_half, 2),
         "by_file": {name: round(100 * f1, 1) for name, f1 in dev.by_file.items()},
     }
     settings.directory.mkdir(parents=True, exist_ok=True)
-    with (settings.directory / "dev.jsonl").open("a", encoding="utf-8") as log:
+    with (settings.directory / DEV_LOG_NAME).open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
     tqdm.write(json.dumps(line))
     if state.judge(dev.f1):
         save_checkpoint(settings.directory / "best", checkpoint)
         _write_card(settings.directory / "best", settings, state, dev)
+    return dev
 
 
 def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev | None) -> None:
     """Write what the checkpoint's bundle will say of its origin."""
     card: dict[str, Any] = {
-        "encoder": settings.encoder or settings.start,
+        "encoder": settings.encoder or _name_start(settings.start),
         "data": {
             "files": [Path(name).name for name in (settings.data.train, *settings.data.extra)],
             "licenses": list(settings.data.licenses),
@@ -299,6 +266,12 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
         "dev": dev.percentages() if dev else {},
     }
     write_card(directory, card)
+
+
+def _name_start(start: str) -> str:
+    """A checkpoint's folder as it was given, but for where it lies on this computer."""
+    path = Path(start)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else start
 
 
 def _check_directory(settings: Settings, *, resume: bool) -> None:
@@ -318,7 +291,11 @@ def _start(settings: Settings) -> Checkpoint:
     return start_model(settings.encoder, dict(settings.model))
 
 
-def _device(settings: Settings) -> torch.device:
+def _set_up(settings: Settings) -> torch.device:
+    """Give PyTorch its threads and its seed; the device to run on."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(settings.device)

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nerlet_export import train as training
 from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.data import Example, make_batch
 from nerlet_export.loss import span_loss
+from nerlet_export.optimizer import make_optimizer, schedule
 from nerlet_export.predict import TorchPredictor, prompt_layout
 from nerlet_export.running_mean import RunningMean
 from nerlet_export.runstate import RunState
@@ -160,11 +162,57 @@ def test_a_state_that_is_damaged_or_of_another_model(settings, content):
     settings.directory.mkdir()
     path = settings.directory / "state.pt"
     if content is None:
-        torch.save({"model": {"x": torch.zeros(1)}}, path)
+        parts = ("optimizer", "mean", "counters", "random", "cuda_random")
+        torch.save({"model": {"x": torch.zeros(1)}, **dict.fromkeys(parts)}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"state\.pt: not the state of a run of this model"):
+    with pytest.raises(InputError, match=r"state\.pt: not the state of a run"):
         training.train(settings, resume=True)
+
+
+def test_a_state_without_a_part_says_which(settings):
+    training.train(settings)
+    path = settings.directory / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["mean"]
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"found none of mean; another version wrote it: resume"):
+        training.train(settings, resume=True)
+
+
+def test_resume_under_other_rates_takes_them(settings):
+    """The state holds the optimiser's groups with their rates, which must not win."""
+    training.train(settings)
+    still = replace(settings.optimization, steps=14, encoder_lr=1e-30, head_lr=2e-30)
+    before = load_checkpoint(settings.directory / "last").model.state_dict()
+    training.train(replace(settings, optimization=still), resume=True)
+    after = load_checkpoint(settings.directory / "last").model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_from_a_checkpoint_measures_it_first(settings):
+    """Steps that ruin the model leave the start as the best, and the log as JSON."""
+    wild = replace(settings.optimization, encoder_lr=0.3, head_lr=0.3)
+    training.train(replace(settings, optimization=wild))
+    text = (settings.directory / "dev.jsonl").read_text()
+    assert "NaN" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["step"] for line in lines] == [0, 6, 12]
+    assert lines[0]["loss"] is None
+    best = json.loads((settings.directory / "best" / "training.json").read_text())
+    top = max(lines, key=lambda line: line["f1"])
+    assert best["steps"] == top["step"]
+    assert best["encoder"] == "/".join(Path(settings.start).parts[-2:])
+
+
+def test_resuming_without_the_mean_goes_on_from_the_weights(settings):
+    averaged = replace(settings.optimization, average=0.99)
+    training.train(replace(settings, optimization=averaged))
+    raw = torch.load(settings.directory / "state.pt", weights_only=True)["model"]
+    still = replace(settings.optimization, steps=13, encoder_lr=1e-30, head_lr=2e-30)
+    training.train(replace(settings, optimization=still), resume=True)
+    last = load_checkpoint(settings.directory / "last").model.state_dict()
+    assert all(torch.equal(raw[name], last[name]) for name in raw)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +256,7 @@ def test_the_best_checkpoint_carries_its_card(settings):
     card = json.loads((settings.directory / "best" / "training.json").read_text())
     assert card["threshold"] is not None
     assert card["data"]["licenses"] == ["permissive"]
-    assert card["steps"] in (6, 12)
+    assert card["steps"] in (0, 6, 12)
     assert dev is not None
 
 
@@ -241,7 +289,7 @@ def test_focal_loss_and_smoothing_are_their_formulas():
 
 
 def test_schedule_rises_then_falls_along_a_cosine():
-    rates = [training.schedule(step, 100, 0.1) for step in range(100)]
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10] == pytest.approx(1.0)
     assert rates[55] == pytest.approx(0.5)
@@ -252,7 +300,7 @@ def test_schedule_rises_then_falls_along_a_cosine():
 def test_encoder_and_heads_have_their_own_rates():
     model = make_checkpoint("bert", word_shapes=True).model
     assert model.encoder.segments is not None
-    optimizer = training.make_optimizer(model, Optimization(encoder_lr=1e-5, head_lr=5e-5))
+    optimizer = make_optimizer(model, Optimization(encoder_lr=1e-5, head_lr=5e-5))
     rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
     assert rates[id(model.encoder.words.weight)] == 1e-5
     assert rates[id(model.encoder.segments.weight)] == 5e-5
@@ -263,7 +311,7 @@ def test_encoder_and_heads_have_their_own_rates():
 def test_lower_layers_move_less():
     model = make_checkpoint("bert").model
     options = Optimization(encoder_lr=1e-4, head_lr=1e-3, layer_decay=0.5)
-    optimizer = training.make_optimizer(model, options)
+    optimizer = make_optimizer(model, options)
     rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
     layers = model.encoder.model.encoder.layer
     top = [rates[id(layer.output.dense.weight)] for layer in layers]
