@@ -129,10 +129,16 @@ def _data(options: argparse.Namespace) -> int:
 def _add_finetune(commands: "argparse._SubParsersAction[_Parser]") -> None:
     own = commands.add_parser("finetune", help="train a checkpoint further on your own rows")
     own.add_argument("train", metavar="TRAIN.jsonl")
-    own.add_argument("dev", metavar="DEV.jsonl", help="file or folder that chooses the checkpoint")
+    own.add_argument(
+        "dev",
+        metavar="DEV.jsonl",
+        help="file or folder that chooses the checkpoint; 1000 rows a file count",
+    )
     own.add_argument("directory", metavar="OUT_DIR", help="the result is in its folder `best`")
     own.add_argument("--resume", action="store_true", help="go on from the run's last state")
-    own.add_argument("--start", metavar="CHECKPOINT_DIR", default="models/small-checkpoint")
+    own.add_argument(
+        "--start", metavar="CHECKPOINT_DIR", default="", help="default: the default model"
+    )
     own.add_argument("--epochs", type=float, default=10.0, help="passes over the rows (10)")
     own.add_argument("--encoder-lr", type=float, default=5e-5, help="peak rate (5e-5)")
     own.add_argument("--head-lr", type=float, default=5e-4, help="peak rate of the rest (5e-4)")
@@ -160,8 +166,8 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     """What an option that is given as NAME=VALUE says, by name."""
     pairs: dict[str, str] = {}
     for text in texts:
-        name, sign, value = text.partition("=")
-        if not (sign and name.strip() and value.strip()):
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (sign and name and value):
             raise InputError(f"{option} is {text!r}, expected NAME=VALUE")
         if name in pairs:
             raise InputError(f"{option} is given twice for {name!r}")

@@ -1,5 +1,6 @@
 """Settings of a short run on one's own rows: a few epochs from a checkpoint, ended by dev."""
 
+import json
 import logging
 import math
 from dataclasses import dataclass, replace
@@ -9,11 +10,15 @@ from nerlet.errors import InputError
 from nerlet_export.checkpoint import load_checkpoint
 from nerlet_export.sampling import Sampling
 from nerlet_export.settings import Data, Optimization, Settings
-from nerlet_export.train import load_corpus, train
+from nerlet_export.train import DEV_LOG_NAME, load_corpus, train
 
 logger = logging.getLogger(__name__)
 
-_MEASUREMENTS = 10  # on dev, over a run that is not ended early
+_MEASUREMENTS = 10  # on dev, over a run that is not ended early; one more comes before it
+# The default model's checkpoint, which a checkout has and an installed package has not: looked up
+# where the command runs, then in the checkout that this file is in.
+_DEFAULT_START = Path("models") / "small-checkpoint"
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Tuning:
     """What is chosen for a run; the rest follows from the rows.
 
     Attributes:
-        start: Checkpoint to start from.
+        start: Checkpoint to start from; "" for the default model's, in a checkout.
         epochs: Passes over the rows, counted in pieces, since rows are drawn at random.
         encoder_lr: Peak learning rate of the encoder.
         head_lr: Peak learning rate of everything else.
@@ -31,7 +36,7 @@ class Tuning:
         threads: PyTorch's; 0 for its default.
     """
 
-    start: str = "models/small-checkpoint"
+    start: str = ""
     epochs: float = 10.0
     encoder_lr: float = 5e-5
     head_lr: float = 5e-4
@@ -46,10 +51,13 @@ def finetune(
 ) -> Path:
     """Train a checkpoint further on rows of any licence; the result is that which is best on dev.
 
+    That may be the start itself; F1 before and after is logged.
+
     Args:
         rows: File to train on. Rows that do not say which absent types are certain are taken as
             "closed": every type of the file is labelled wherever it occurs.
-        dev: Labelled file, or folder of them, that the model is not trained on.
+        dev: Labelled file, or folder of them, that the model is not trained on; of each file, the
+            first 1000 rows.
         directory: Of the run.
         tuning: What is chosen.
         resume: Go on from the run's last state.
@@ -58,7 +66,8 @@ def finetune(
         The folder of the best checkpoint.
 
     Raises:
-        InputError: As in `train`, or a choice is out of its bounds.
+        InputError: As in `train`, a choice is out of its bounds, or there is no default to start
+            from.
         BundleError: The checkpoint cannot be read.
     """
     _check(tuning)
@@ -70,14 +79,16 @@ def finetune(
         settings.dev_every,
     )
     train(settings, resume=resume)
+    logger.info("F1 on dev: %s", _sum_up(settings.directory / DEV_LOG_NAME))
     return settings.directory / "best"
 
 
 def plan(rows: str, dev: str, directory: Path, tuning: Tuning) -> Settings:
     """Settings of a run, its steps counted from the pieces of its rows."""
+    start = tuning.start or find_default_start()
     settings = Settings(
         directory=directory,
-        start=tuning.start,
+        start=start,
         data=Data(train=rows, dev=dev, licenses=("*",), negatives="closed", dev_sentences=1000),
         # Whole texts, as they will be read, and every type that is there.
         sampling=Sampling(crop_words=0, drop_type=0.0),
@@ -90,12 +101,39 @@ def plan(rows: str, dev: str, directory: Path, tuning: Tuning) -> Settings:
         threads=tuning.threads,
         patience=tuning.patience,
     )
-    corpus = load_corpus(settings, load_checkpoint(tuning.start))
+    corpus = load_corpus(settings, load_checkpoint(start))
     pieces = sum(len(word) for own in corpus.rows.values() for row in own for word in row.words)
     steps = max(1, math.ceil(tuning.epochs * pieces / tuning.batch_pieces))
     every = math.ceil(steps / _MEASUREMENTS)
     optimization = replace(settings.optimization, steps=steps)
     return replace(settings, optimization=optimization, dev_every=every, save_every=every)
+
+
+def find_default_start() -> str:
+    """The folder of the default model's checkpoint.
+
+    Raises:
+        InputError: It is in neither place.
+    """
+    for place in (_DEFAULT_START, _CHECKOUT / _DEFAULT_START):
+        if place.is_dir():
+            return str(place)
+    raise InputError(
+        f"{_DEFAULT_START}: expected the default model's checkpoint here or in {_CHECKOUT}, found "
+        "nothing; run in a checkout of nerlet, or give a folder with a checkpoint by --start"
+    )
+
+
+def _sum_up(log: Path) -> str:
+    """F1 before a run and of its best checkpoint, from its lines since the last start."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    begin = max((i for i, line in enumerate(lines) if line["step"] == 0), default=0)
+    first, *later = lines[begin:]
+    best = max([first, *later], key=lambda line: float(line["f1"]))
+    before = f"{first['f1']} before (step {first['step']})"
+    if best is first:
+        return f"{before}, not better in {len(later)} measurements since"
+    return f"{before}, {best['f1']} after (step {best['step']})"
 
 
 def _check(tuning: Tuning) -> None:

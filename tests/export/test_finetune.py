@@ -1,11 +1,13 @@
 """A run on one's own rows: its steps follow from them, dev ends it, and `best` is its result."""
 
 import json
+import logging
 from dataclasses import replace
 
 import pytest
 
 from nerlet.errors import InputError
+from nerlet_export import finetune as finetuning
 from nerlet_export import train as training
 from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.cli import main
@@ -61,7 +63,7 @@ def test_steps_follow_from_the_rows(settings):
 
 def test_a_run_ends_when_dev_has_not_improved(settings, monkeypatch):
     short = replace(settings, dev_every=2, save_every=100, patience=2)
-    left = dev_gives(monkeypatch, [0.3, 0.5, 0.4, 0.5, 0.9])
+    left = dev_gives(monkeypatch, [0.2, 0.3, 0.5, 0.4, 0.5, 0.9])
     training.train(short)
     assert left == [0.9]
     assert steps_of(short.directory / "best") == 4
@@ -73,14 +75,14 @@ def test_a_run_ends_when_dev_has_not_improved(settings, monkeypatch):
 
 def test_a_better_measurement_starts_the_count_anew(settings, monkeypatch):
     short = replace(settings, dev_every=2, patience=2)
-    dev_gives(monkeypatch, [0.3, 0.2, 0.4, 0.2, 0.2, 0.9])
+    dev_gives(monkeypatch, [0.1, 0.3, 0.2, 0.4, 0.2, 0.2, 0.9])
     training.train(short)
     assert steps_of(short.directory / "last") == 10
 
 
 def test_without_patience_all_steps_are_done(settings, monkeypatch):
     count = settings.optimization.steps
-    dev_gives(monkeypatch, [0.0] * count)
+    dev_gives(monkeypatch, [0.0] * (count + 1))
     training.train(replace(settings, patience=0))
     assert steps_of(settings.directory / "last") == count
 
@@ -93,14 +95,14 @@ def test_the_count_survives_a_resume(settings, monkeypatch):
     """Killed at step 5 and resumed from 4: ends where an unbroken run does, with its weights."""
     short = replace(settings, dev_every=2, save_every=2, patience=2)
     whole = replace(short, directory=short.directory.with_name("whole"))
-    dev_gives(monkeypatch, [0.3, 0.2, 0.1, 0.9])
+    dev_gives(monkeypatch, [0.1, 0.3, 0.2, 0.1, 0.9])
     training.train(whole)
 
     def kill(step):
         if step == 5:
             raise KilledError
 
-    left = dev_gives(monkeypatch, [0.3, 0.2, 0.1, 0.9])
+    left = dev_gives(monkeypatch, [0.1, 0.3, 0.2, 0.1, 0.9])
     with pytest.raises(KilledError):
         training.train(short, on_step=kill)
     training.train(short, resume=True)
@@ -146,15 +148,50 @@ def test_dev_rows_without_a_policy_are_prompted_with_every_type(settings):
     assert dataset.examples[-1].labels == ("LOC", "PER")
 
 
-def test_the_command(settings, capsys):
+def test_the_command(settings, capsys, caplog):
+    caplog.set_level(logging.INFO)
     folder = settings.directory.parent
     rows = str(folder / "rows.jsonl")
     arguments = ["finetune", rows, rows, str(folder / "run"), "--start", str(folder / "start")]
     assert main([*arguments, "--threads", "1", "--epochs", "2", "--batch-pieces", "8"]) == 0
     card = json.loads((folder / "run" / "best" / "training.json").read_text(encoding="utf-8"))
     assert card["data"]["licenses"] == ["*"]
+    assert "F1 on dev: " in caplog.text
+    assert " before (step 0), " in caplog.text
     assert main([*arguments, "--threads", "1"]) == 2
     assert "it holds a run" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "best"),
+    [
+        ([0.2, 0.5, 0.6, 0.6], "20.0 before (step 0), 60.0 after (step 4)", 4),
+        ([0.7, 0.5, 0.6, 0.7], "70.0 before (step 0), not better in 3 measurements since", 0),
+    ],
+)
+def test_the_best_is_never_worse_than_the_start(settings, monkeypatch, caplog, values, said, best):
+    caplog.set_level(logging.INFO)
+    steps = replace(settings.optimization, steps=6)
+    short = replace(settings, optimization=steps, dev_every=2)
+    monkeypatch.setattr(finetuning, "plan", lambda *_: short)
+    dev_gives(monkeypatch, [0.1, 0.2, 0.3, 0.4])
+    training.train(short)
+    (settings.directory / "state.pt").unlink()
+    dev_gives(monkeypatch, values)
+    result = finetuning.finetune("", "", short.directory, tuning=Tuning())
+    assert f"F1 on dev: {said}" in caplog.text
+    assert steps_of(result) == best
+
+
+def test_the_default_start_is_the_checkout_s_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_checkpoint(finetuning.find_default_start()).model.config.max_width > 0
+    monkeypatch.setattr(finetuning, "_CHECKOUT", tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere, found nothing; .* checkpoint by --start"):
+        plan("rows", "dev", tmp_path / "run", Tuning())
+    here = tmp_path / "models" / "small-checkpoint"
+    here.mkdir(parents=True)
+    assert finetuning.find_default_start() == "models/small-checkpoint"
 
 
 @pytest.mark.parametrize(
