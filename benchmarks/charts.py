@@ -49,3 +49,32 @@ def draw_bars(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw_lines(
+    path: Path, title: str, across: str, curves: Mapping[str, Sequence[tuple[float, float]]]
+) -> None:
+    """Draw F1 as curves, the same file for the same figures.
+
+    Args:
+        path: Of the picture; its suffix says the format.
+        title: Above the picture.
+        across: What the horizontal axis shows.
+        curves: Name -> its points.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "nerlet", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for name, points in curves.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(across)
+        axes.set_ylabel("F1, %")
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=7, frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
