@@ -156,7 +156,7 @@ ABLATIONS = {
     "recipe": Ablation(
         "The default model's recipe, one choice at a time",
         "recipe",
-        "Not in the paper: 600 steps from the encoder, one seed, all of dev/zero; the report folder "
+        "Not in the paper: 600 steps from the encoder, one seed, all of dev/zero; the folder "
         "is dev/seen, of which gliner_medical_llm and pilener_slimer_all were never trained on.",
     ),
 }
