@@ -42,7 +42,7 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
 
 
 def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each variant's mean and standard deviation over seeds, in the order of the runs."""
+    """Each variant's mean and standard deviation over seeds (of one, None), in the runs' order."""
     summary = []
     for name in dict.fromkeys(run["variant"] for run in runs):
         mine = [run for run in runs if run["variant"] == name]
@@ -50,8 +50,8 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for column, keys in COLUMNS.items():
             values = [value for run in mine if (value := _find(run, keys)) is not None]
             if values:
-                spread = stdev(values) if len(values) > 1 else 0.0
-                figures[column] = {"mean": round(mean(values), 2), "deviation": round(spread, 2)}
+                spread = round(stdev(values), 2) if len(values) > 1 else None
+                figures[column] = {"mean": round(mean(values), 2), "deviation": spread}
         summary.append({"variant": name, "seeds": len(mine), "figures": figures})
     return summary
 
@@ -73,5 +73,8 @@ def _find(run: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     return None if value is None else float(value)
 
 
-def _to_cell(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['mean']:.1f} ± {figure['deviation']:.1f}"
+def _to_cell(figure: Mapping[str, float | None] | None) -> str:
+    if figure is None:
+        return ""
+    spread = figure["deviation"]
+    return f"{figure['mean']:.1f}" + ("" if spread is None else f" ± {spread:.1f}")

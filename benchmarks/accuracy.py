@@ -302,7 +302,10 @@ def show_ablation(name: str, folder: Path) -> Table:
         groups=[item["variant"] for item in summary],
         series={c: [own[c]["mean"] if c in own else None for own in figures] for c in columns},
         results=summary,
-        errors={c: [own[c]["deviation"] if c in own else 0 for own in figures] for c in columns},
+        errors={
+            c: [(own[c]["deviation"] or 0.0) if c in own else 0.0 for own in figures]
+            for c in columns
+        },
     )
 
 

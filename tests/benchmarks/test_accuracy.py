@@ -135,12 +135,12 @@ def test_ablations_are_means_over_seeds(tmp_path):
     assert second == {
         "variant": "b",
         "seeds": 1,
-        "figures": {"dev F1": {"mean": 9.0, "deviation": 0.0}},
+        "figures": {"dev F1": {"mean": 9.0, "deviation": None}},
     }
     assert summarize(runs)[0] == first
     text = (tmp_path / "accuracy-table5.md").read_text(encoding="utf-8")
     assert "| a | 2 | 12.0 ± 2.8 | 2.0 ± 1.4 | 20.0 ± 0.0 |" in text
-    assert "| b | 1 | 9.0 ± 0.0 |  |  |" in text
+    assert "| b | 1 | 9.0 |  |  |" in text
 
 
 def test_a_sweep_that_was_not_run_is_an_error_that_names_the_command(tmp_path, capsys):
