@@ -61,11 +61,9 @@ TABLE1 = Benchmark(
         "GLiNER-L": _ood(57.2, 42.9, 57.2, 64.4, 69.6, 72.6, 62.6),
         # Papers with Code, InstructUIE (Wang et al., 2023)
         "InstructUIE": _ood(None, None, 49.0, 47.2, 53.2, None, None),
-        "USM": {},
-        "GLiNER-S": {},
-        "GLiNER-M": {},
     },
-    note="Cells of the paper that no second public source confirmed are empty.",
+    note="Cells and rows of the paper (USM, GLiNER-S and M) that no second public source confirmed "
+    "are left out.",
 )
 
 TABLE2 = Benchmark(
@@ -93,9 +91,8 @@ TABLE2 = Benchmark(
         "wikiann_en": "WikiANN",
         "wikineural_en": "wikiNeural",
     },
-    rows={"ChatGPT": {}, "UniNER-7B": {}, "GLiNER-L": {}},
-    note="The paper's cells are empty: no second public source confirmed them. It reads whole test "
-    "sets; a file may hold a part of one.",
+    note="The paper's figures are left out: no second public source confirmed them. It reads whole "
+    "test sets; a file may hold a part of one.",
 )
 
 TABLE3 = Benchmark(
