@@ -1,4 +1,4 @@
-"""Tables of the paper's ablations from the results of sweeps: means and deviations over seeds."""
+"""Tables from the results of sweeps: each variant's means and deviations over seeds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,10 @@ COLUMNS = {
     "precision": ("report", "precision"),
     "recall": ("report", "recall"),
     "F1": ("report", "f1"),
+    "examples": ("examples",),
+    "seconds": ("seconds",),
 }
+_COSTS = ("examples", "seconds")  # whole numbers; their spread says nothing of a variant
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
@@ -50,8 +53,11 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for column, keys in COLUMNS.items():
             values = [value for run in mine if (value := _find(run, keys)) is not None]
             if values:
-                spread = round(stdev(values), 2) if len(values) > 1 else None
-                figures[column] = {"mean": round(mean(values), 2), "deviation": spread}
+                spread = len(values) > 1 and column not in _COSTS
+                figures[column] = {
+                    "mean": round(mean(values), 2),
+                    "deviation": round(stdev(values), 2) if spread else None,
+                }
         summary.append({"variant": name, "seeds": len(mine), "figures": figures})
     return summary
 
@@ -60,7 +66,7 @@ def tabulate(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     """The header and the rows of a table; only columns that some variant has."""
     columns = [name for name in COLUMNS if any(name in item["figures"] for item in summary)]
     rows = [
-        [item["variant"], str(item["seeds"]), *(_to_cell(item["figures"].get(c)) for c in columns)]
+        [item["variant"], str(item["seeds"]), *(_to_cell(item["figures"], c) for c in columns)]
         for item in summary
     ]
     return ["variant", "seeds", *columns], rows
@@ -73,8 +79,10 @@ def _find(run: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     return None if value is None else float(value)
 
 
-def _to_cell(figure: Mapping[str, float | None] | None) -> str:
-    if figure is None:
+def _to_cell(figures: Mapping[str, Mapping[str, float | None]], column: str) -> str:
+    if column not in figures:
         return ""
-    spread = figure["deviation"]
-    return f"{figure['mean']:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+    value, spread = figures[column]["mean"], figures[column]["deviation"]
+    if column in _COSTS:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" + ("" if spread is None else f" ± {spread:.1f}")

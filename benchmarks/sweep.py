@@ -29,9 +29,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
+from ablations import summarize, tabulate
 from harness import machine_card
 from nerlet.evaluate import average_f1, judge, mean_f1_by_threshold
 from nerlet.examples import list_datasets, read_dataset
@@ -39,6 +40,7 @@ from nerlet_export.checkpoint import load_checkpoint
 from nerlet_export.predict import TorchPredictor
 from nerlet_export.settings import Settings, make_settings, read_toml
 from nerlet_export.train import train
+from tables import to_markdown
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -68,7 +70,8 @@ def main() -> None:
             run = {"variant": name, "seed": seed, **run_variant(settings, report)}
             results = add_run(path, run, arguments.sweep)
             shutil.rmtree(directory)
-    print(render(results["runs"]))
+    header, rows = tabulate(summarize(results["runs"]))
+    print("\n".join(to_markdown(header, rows)))
 
 
 def add_run(path: Path, run: Mapping[str, Any], lock: Path) -> dict[str, Any]:
@@ -145,29 +148,6 @@ def _report(settings: Settings, threshold: float, folder: str) -> dict[str, Any]
 
 def _percent(share: float) -> float:
     return round(100 * share, 2)
-
-
-def render(runs: list[dict[str, Any]]) -> str:
-    """A table: variant, F1 over seeds, examples and minutes of a run."""
-    lines = [
-        "| variant | seeds | dev F1 | reported F1 | examples | minutes |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(run["variant"] for run in runs):
-        mine = [run for run in runs if run["variant"] == name]
-        dev = _spread([run["f1"] for run in mine])
-        reported = _spread([run["report"]["f1"] for run in mine if "report" in run])
-        examples, seconds = (mean(run[key] for run in mine) for key in ("examples", "seconds"))
-        lines.append(
-            f"| {name} | {len(mine)} | {dev} | {reported} | {examples:,.0f} | {seconds / 60:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def write(name: str, table: Table, folder: Path) -> None:
     Raises:
         OSError: A file cannot be written; the table is printed by then.
     """
-    lines = [f"# {table.title}", "", *_to_markdown(table), "", table.note]
+    lines = [f"# {table.title}", "", *to_markdown(table.header, table.rows), "", table.note]
     if table.source:
         lines += ["", f"Source: {table.source}."]
     print("\n".join(lines), end="\n\n", flush=True)
@@ -65,9 +65,10 @@ def write(name: str, table: Table, folder: Path) -> None:
     path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _to_markdown(table: Table) -> list[str]:
-    rules = ["---", *["---:"] * (len(table.header) - 1)]
-    return ["| " + " | ".join(row) + " |" for row in (table.header, rules, *table.rows)]
+def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; all columns but the first are flush right."""
+    rules = ["---", *["---:"] * (len(header) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
 
 
 def to_cell(f1: float | None) -> str:

@@ -126,7 +126,7 @@ def test_ablations_are_means_over_seeds(tmp_path):
     runs = [
         {"variant": "a", "seed": 1, "f1": 10.0, "report": {"f1": 20.0, "precision": 1.0}},
         {"variant": "a", "seed": 2, "f1": 14.0, "report": {"f1": 20.0, "precision": 3.0}},
-        {"variant": "b", "seed": 1, "f1": 9.0},
+        {"variant": "b", "seed": 1, "f1": 9.0, "examples": 12_345, "seconds": 61.7},
     ]
     (tmp_path / "sweep-negatives.json").write_text(json.dumps({"runs": runs}))
     first, second = run("table5", results=tmp_path)["results"]
@@ -135,12 +135,16 @@ def test_ablations_are_means_over_seeds(tmp_path):
     assert second == {
         "variant": "b",
         "seeds": 1,
-        "figures": {"dev F1": {"mean": 9.0, "deviation": None}},
+        "figures": {
+            "dev F1": {"mean": 9.0, "deviation": None},
+            "examples": {"mean": 12345.0, "deviation": None},
+            "seconds": {"mean": 61.7, "deviation": None},
+        },
     }
     assert summarize(runs)[0] == first
     text = (tmp_path / "accuracy-table5.md").read_text(encoding="utf-8")
-    assert "| a | 2 | 12.0 ± 2.8 | 2.0 ± 1.4 | 20.0 ± 0.0 |" in text
-    assert "| b | 1 | 9.0 |  |  |" in text
+    assert "| a | 2 | 12.0 ± 2.8 | 2.0 ± 1.4 | 20.0 ± 0.0 |  |  |" in text
+    assert "| b | 1 | 9.0 |  |  | 12,345 | 62 |" in text
 
 
 def test_a_sweep_that_was_not_run_is_an_error_that_names_the_command(tmp_path, capsys):
