@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import NoReturn
 
 from nerlet.errors import InputError, NerletError
@@ -13,7 +13,7 @@ from nerlet_export.corpus import POLICIES
 from nerlet_export.rows.detect import FORMATS
 from nerlet_export.rows.labelled import Reading
 from nerlet_export.rows.offsets import MISFITS
-from nerlet_export.settings import read_settings
+from nerlet_export.settings import Tuning, read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +128,7 @@ def _data(options: argparse.Namespace) -> int:
 
 def _add_finetune(commands: "argparse._SubParsersAction[_Parser]") -> None:
     own = commands.add_parser("finetune", help="train a checkpoint further on your own rows")
+    own.set_defaults(run=_finetune, **asdict(Tuning()))
     own.add_argument("train", metavar="TRAIN.jsonl")
     own.add_argument(
         "dev",
@@ -136,23 +137,20 @@ def _add_finetune(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     own.add_argument("directory", metavar="OUT_DIR", help="the result is in its folder `best`")
     own.add_argument("--resume", action="store_true", help="go on from the run's last state")
+    own.add_argument("--start", metavar="CHECKPOINT_DIR", help="default: the default model")
+    own.add_argument("--epochs", type=float, help="passes over the rows (%(default)g)")
+    own.add_argument("--encoder-lr", type=float, help="peak rate (%(default)g)")
+    own.add_argument("--head-lr", type=float, help="peak rate of the rest (%(default)g)")
+    own.add_argument("--batch-pieces", type=int, help="pieces of a step (%(default)s)")
     own.add_argument(
-        "--start", metavar="CHECKPOINT_DIR", default="", help="default: the default model"
+        "--patience", type=int, help="measurements without a better F1 (%(default)s); 0: all steps"
     )
-    own.add_argument("--epochs", type=float, default=10.0, help="passes over the rows (10)")
-    own.add_argument("--encoder-lr", type=float, default=5e-5, help="peak rate (5e-5)")
-    own.add_argument("--head-lr", type=float, default=5e-4, help="peak rate of the rest (5e-4)")
-    own.add_argument("--batch-pieces", type=int, default=450, help="pieces of a step (450)")
-    own.add_argument(
-        "--patience", type=int, default=3, help="measurements without a better F1; 0: all steps"
-    )
-    own.add_argument("--seed", type=int, default=0)
-    own.add_argument("--threads", type=int, default=0, help="PyTorch's threads (its own default)")
-    own.set_defaults(run=_finetune)
+    own.add_argument("--seed", type=int, help="of everything drawn (%(default)s)")
+    own.add_argument("--threads", type=int, help="PyTorch's threads (its own default)")
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from nerlet_export.finetune import Tuning, finetune
+    from nerlet_export.finetune import finetune
 
     tuning = Tuning(**{item.name: getattr(options, item.name) for item in fields(Tuning)})
     best = finetune(

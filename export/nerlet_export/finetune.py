@@ -3,14 +3,15 @@
 import json
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nerlet.errors import InputError
 from nerlet_export.checkpoint import load_checkpoint
 from nerlet_export.sampling import Sampling
-from nerlet_export.settings import Data, Optimization, Settings
+from nerlet_export.settings import BOUNDS, Data, Optimization, Settings, Tuning
 from nerlet_export.train import DEV_LOG_NAME, load_corpus, train
+from nerlet_export.typed import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -19,31 +20,7 @@ _MEASUREMENTS = 10  # on dev, over a run that is not ended early; one more comes
 # where the command runs, then in the checkout that this file is in.
 _DEFAULT_START = Path("models") / "small-checkpoint"
 _CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What is chosen for a run; the rest follows from the rows.
-
-    Attributes:
-        start: Checkpoint to start from; "" for the default model's, in a checkout.
-        epochs: Passes over the rows, counted in pieces, since rows are drawn at random.
-        encoder_lr: Peak learning rate of the encoder.
-        head_lr: Peak learning rate of everything else.
-        batch_pieces: Pieces of text in a step; small, so that few rows give many steps.
-        patience: As in `Settings`, of about ten measurements; 0 for never.
-        seed: Of everything drawn.
-        threads: PyTorch's; 0 for its default.
-    """
-
-    start: str = ""
-    epochs: float = 10.0
-    encoder_lr: float = 5e-5
-    head_lr: float = 5e-4
-    batch_pieces: int = 450
-    patience: int = 3
-    seed: int = 0
-    threads: int = 0
+_BOUNDS = {**BOUNDS, "epochs": (0.01, math.inf)}
 
 
 def finetune(
@@ -70,7 +47,7 @@ def finetune(
             from.
         BundleError: The checkpoint cannot be read.
     """
-    _check(tuning)
+    check_values(Tuning, asdict(tuning), _BOUNDS)
     settings = plan(rows, dev, Path(directory), tuning)
     logger.info(
         "%s: up to %d steps, dev every %d",
@@ -134,14 +111,3 @@ def _sum_up(log: Path) -> str:
     if best is first:
         return f"{before}, not better in {len(later)} measurements since"
     return f"{before}, {best['f1']} after (step {best['step']})"
-
-
-def _check(tuning: Tuning) -> None:
-    for name in ("epochs", "encoder_lr", "head_lr"):
-        value = getattr(tuning, name)
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} is {value}, expected a number above 0")
-    for name, least in (("batch_pieces", 1), ("patience", 0), ("seed", 0), ("threads", 0)):
-        value = getattr(tuning, name)
-        if value < least:
-            raise InputError(f"{name} is {value}, expected at least {least}")

@@ -134,7 +134,8 @@ def _sort_labels(input_ids: Tensor, ent_id: int) -> tuple[Tensor, Tensor]:
     pieces = torch.arange(T, device=block.device)
     is_part = block[:, None, :] == labels[:, None]  # (B, C, T)
     offsets = pieces - is_part.to(torch.int32).argmax(-1, keepdim=True)  # (B, C, T)
-    # Squares, so that the same pieces in another order make another number; far below 2 ** 63.
+    # Squares, so that the same pieces in another order make another number: below 2 ** 62 for
+    # 280 pieces a label out of a vocabulary of 250,000.
     codes = input_ids[:, None, :] * 512 + offsets
     number = torch.where(is_part, codes * codes, 0).sum(-1)  # (B, C)
     number = torch.where(number > 0, number, 2**62)  # labels that only other texts have

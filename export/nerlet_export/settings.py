@@ -23,7 +23,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _FROM_ENCODER = {"model_name", "encoder", "class_token_index", "vocab_size"}
 _ENCODER_DROPOUT = "encoder_dropout"
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
-_BOUNDS = {
+BOUNDS = {
     **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
     **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
     **dict.fromkeys(("seed", "threads", "patience", "rows", "crop_words"), _NOT_NEGATIVE),
@@ -167,6 +167,31 @@ class Settings:
             raise InputError(f"device is {self.device!r}, expected auto, cpu, cuda or cuda:NUMBER")
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is chosen for a run; the rest follows from the rows.
+
+    Attributes:
+        start: Checkpoint to start from; "" for the default model's, in a checkout.
+        epochs: Passes over the rows, counted in pieces, since rows are drawn at random.
+        encoder_lr: Peak learning rate of the encoder.
+        head_lr: Peak learning rate of everything else.
+        batch_pieces: Pieces of text in a step; small, so that few rows give many steps.
+        patience: As in `Settings`, of about ten measurements; 0 for never.
+        seed: Of everything drawn.
+        threads: PyTorch's; 0 for its default.
+    """
+
+    start: str = ""
+    epochs: float = 10.0
+    encoder_lr: float = 5e-5
+    head_lr: float = 5e-4
+    batch_pieces: int = 450
+    patience: int = 3
+    seed: int = 0
+    threads: int = 0
+
+
 def read_settings(path: Path | str) -> Settings:
     """Read a run's TOML file; its relative paths start at the current directory.
 
@@ -191,12 +216,12 @@ def make_settings(raw: Mapping[str, Any], path: Path) -> Settings:
     for name, kind in (("data", Data), ("sampling", Sampling), ("optimization", Optimization)):
         table = _pop_table(raw, name, path)
         with _located(f"{path}: [{name}]"):
-            tables[name] = build(kind, table, _BOUNDS)
+            tables[name] = build(kind, table, BOUNDS)
     if raw:
         raise InputError(f"{path}: unknown table {', '.join(sorted(raw))}")
     run.setdefault("directory", Path("runs") / path.stem)
     with _located(f"{path}: [run]"):
-        return build(Settings, {**run, **tables}, _BOUNDS)
+        return build(Settings, {**run, **tables}, BOUNDS)
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
+from nerlet.calibrate import FOLDS, MIN_ENTITIES
 from nerlet.commands import calibrate, evaluate, extract, info, print_problem
 from nerlet.errors import NerletError
 
@@ -150,14 +151,14 @@ def _add_calibrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument(
         "--min-entities",
         type=_read_count,
-        default=20,
+        default=MIN_ENTITIES,
         metavar="N",
         help="a label with fewer entities has no threshold of its own (default: %(default)s)",
     )
     command.add_argument(
         "--folds",
         type=_read_folds,
-        default=5,
+        default=FOLDS,
         metavar="N",
         help="parts of the texts, each held out once to measure (default: %(default)s)",
     )

@@ -12,9 +12,9 @@ from nerlet_export import train as training
 from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.cli import main
 from nerlet_export.dev import Dev
-from nerlet_export.finetune import Tuning, plan
+from nerlet_export.finetune import plan
 from nerlet_export.runstate import RunState
-from nerlet_export.settings import Settings
+from nerlet_export.settings import Settings, Tuning
 from nerlet_export.tiny import make_checkpoint
 
 WORDS = ["Ann", "Bob", "Rome", "Oslo", "is", "in"]
@@ -197,10 +197,10 @@ def test_the_default_start_is_the_checkout_s_wherever_one_is(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--epochs", "0"], "epochs is 0.0, expected a number above 0"),
-        (["--head-lr", "nan"], "head_lr is nan, expected a number above 0"),
-        (["--batch-pieces", "0"], "batch_pieces is 0, expected at least 1"),
-        (["--patience", "-1"], "patience is -1, expected at least 0"),
+        (["--epochs", "0"], "epochs is 0.0, expected a number of at least 0.01"),
+        (["--head-lr", "nan"], "head_lr is nan, expected a number of at least 0"),
+        (["--batch-pieces", "0"], "batch_pieces is 0, expected a whole number of at least 1"),
+        (["--patience", "-1"], "patience is -1, expected a whole number of at least 0"),
         (["--start", "nowhere"], "nowhere"),
     ],
 )
