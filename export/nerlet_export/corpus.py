@@ -169,15 +169,34 @@ def build_corpus(raw_rows: Iterable[Raw], encoder: PieceEncoder, *, max_words: i
 
 
 def split_row(row: Raw, max_words: int) -> Iterator[Raw]:
-    """Split a row of more than `max_words` words; an entity across a border is left out."""
-    for begin in range(0, len(row.words), max_words):
-        end = min(begin + max_words, len(row.words))
+    """Split a row of more than `max_words` words, each part where no entity is cut.
+
+    An entity that is longer than `max_words` itself is left out.
+    """
+    begin = 0
+    while begin < len(row.words):
+        end = _find_border(row, begin, max_words)
         entities = tuple(
             (start - begin, stop - begin, label)
             for start, stop, label in row.entities
             if begin <= start and stop <= end
         )
         yield replace(row, words=row.words[begin:end], entities=entities)
+        begin = end
+
+
+def _find_border(row: Raw, begin: int, max_words: int) -> int:
+    """The last border up to `max_words` after `begin` that no entity crosses; else just there."""
+    if begin + max_words >= len(row.words):
+        return len(row.words)
+    crossed = {
+        place
+        for start, stop, _ in row.entities
+        if stop - start <= max_words
+        for place in range(start + 1, stop)
+    }
+    last = begin + max_words
+    return next((end for end in range(last, begin, -1) if end not in crossed), last)
 
 
 def find_companions(raw: Iterable[Raw]) -> dict[str, frozenset[str]]:

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nerlet.errors import InputError
 from nerlet.negatives import Row
@@ -196,8 +199,28 @@ def test_a_licence_is_a_string(tmp_path, value, count):
 
 def test_long_rows_are_split_without_losing_words():
     parts = list(split_row(row("a b c d e", [[0, 1, "x"], [1, 2, "y"], [3, 4, "z"]]), 2))
-    assert [part.words for part in parts] == [("a", "b"), ("c", "d"), ("e",)]
-    assert [part.entities for part in parts] == [((0, 2, "x"),), (), ()]
+    assert [part.words for part in parts] == [("a", "b"), ("c",), ("d", "e")]
+    # x and y overlap, so that one of them has to be cut
+    assert [part.entities for part in parts] == [((0, 2, "x"),), (), ((0, 2, "z"),)]
+
+
+@given(
+    widths=st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=20),
+    max_words=st.integers(1, 9),
+)
+def test_split_rows_keep_every_entity_that_fits(widths, max_words):
+    ends = list(accumulate(width for width, _ in widths))
+    spans = [
+        (end - width, end)
+        for end, (width, is_entity) in zip(ends, widths, strict=True)
+        if is_entity
+    ]
+    whole = row(" ".join(map(str, range(ends[-1]))), [[a, b - 1, "x"] for a, b in spans])
+    parts = list(split_row(whole, max_words))
+    assert [word for part in parts for word in part.words] == list(whole.words)
+    assert all(len(part.words) <= max_words for part in parts)
+    found = [part.words[start:stop] for part in parts for start, stop, _ in part.entities]
+    assert found == [whole.words[a:b] for a, b in spans if b - a <= max_words]
 
 
 def test_fewer_rows_of_a_seed_are_among_its_more():
