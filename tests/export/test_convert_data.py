@@ -14,8 +14,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import spacy
 from hypothesis import given
 from hypothesis import strategies as st
+from spacy.tokens import DocBin, Span
 
 from nerlet.errors import InputError
 from nerlet.examples import read_dataset
@@ -411,10 +413,9 @@ def test_spacy_that_is_not_installed(tmp_path, monkeypatch):
 
 
 def test_a_docbin_that_spacy_wrote(tmp_path):
-    spacy = pytest.importorskip("spacy")
     doc = spacy.blank("en")("Ada Lovelace didn't live in New York.")
-    doc.ents = [doc.char_span(0, 12, label="PER"), doc.char_span(28, 36, label="LOC")]
-    spacy.tokens.DocBin(docs=[doc]).to_disk(tmp_path / "f.spacy")
+    doc.ents = [Span(doc, 0, 2, label="PER"), Span(doc, 6, 8, label="LOC")]
+    DocBin(docs=[doc]).to_disk(tmp_path / "f.spacy")
     (row,) = read_labelled(tmp_path / "f.spacy", Reading(), Notes())
     assert row.words == ("Ada", "Lovelace", "didn", "'", "t", "live", "in", "New", "York", ".")
     assert row.entities == ((0, 2, "PER"), (7, 9, "LOC"))
