@@ -11,7 +11,7 @@ follow from the ids alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,9 @@ from transformers import AutoConfig, AutoModel
 from nerlet.errors import BundleError
 from nerlet.words import WORD_SHAPE_COUNT
 from nerlet_export.config import ModelConfig
-from nerlet_export.data import Attention, Pieces
+from nerlet_export.data import Attention as Group
+from nerlet_export.data import Pieces
+from nerlet_export.operators import Attention, split_heads
 
 # Segments 0 .. WORD_SHAPE_COUNT - 1 are word shapes (0: none), the last is "part of a label".
 
@@ -73,7 +75,13 @@ class Encoder(nn.Module):
         Returns:
             One vector per piece, (B, T, D).
         """
-        if self.config.label_attention == "joint":
+        is_key = attention_mask > 0
+        if self.config.label_attention == "joint" and self.model.config.model_type == "bert":
+            embeds = self._embed(input_ids, word_shapes)
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+            sees = is_key[:, None, :] & is_key[:, :, None]
+            hidden = self._run_bert(embeds, positions, partial(self._attend, bias=_bias(sees)))
+        elif self.config.label_attention == "joint":
             embeds = self._embed(input_ids, word_shapes)
             hidden = self.model(inputs_embeds=embeds, attention_mask=attention_mask)[0]
         else:
@@ -82,7 +90,7 @@ class Encoder(nn.Module):
             embeds = self._embed(input_ids, torch.where(block > 0, LABEL_SEGMENT, shapes))
             is_same = block[:, :, None] == block[:, None, :]  # (B, T, T)
             positions = (is_same & _lower_triangle(block)).sum(-1) - 1  # (B, T)
-            sees = (is_same | (block == 0)[:, :, None]) & (attention_mask > 0)[:, None, :]
+            sees = (is_same | (block == 0)[:, :, None]) & is_key[:, None, :]
             hidden = self._run_bert(embeds, positions, partial(self._attend, bias=_bias(sees)))
         return hidden if self.projection is None else self.projection(hidden)
 
@@ -117,8 +125,7 @@ class Encoder(nn.Module):
         x = x + hf.embeddings.token_type_embeddings.weight[0]
         x = F.dropout(hf.embeddings.LayerNorm(x), p, self.training)
         for layer in hf.encoder.layer:
-            own = layer.attention.self
-            mixed = attend(own.query(x), own.key(x), own.value(x))
+            mixed = attend(*_project(layer.attention.self, x))
             mixed = F.dropout(layer.attention.output.dense(mixed), p, self.training)
             x = layer.attention.output.LayerNorm(x + mixed)
             wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(x))
@@ -128,12 +135,10 @@ class Encoder(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor) -> Tensor:
         """Attend over padded rows with an additive mask; (B, T, D) each -> (B, T, D)."""
-        heads = self.model.config.num_attention_heads
-        q, k, v = _heads(q, heads), _heads(k, heads), _heads(v, heads)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias  # (B, heads, T, T)
-        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        heads: int = self.model.config.num_attention_heads
+        return Attention.apply(q, k, v, bias, heads, 1 / math.sqrt(q.shape[-1] / heads))
 
-    def _attend_packed(self, q: Tensor, k: Tensor, v: Tensor, *, groups: list[Attention]) -> Tensor:
+    def _attend_packed(self, q: Tensor, k: Tensor, v: Tensor, *, groups: list[Group]) -> Tensor:
         """Attend within each group of pieces; (N, D) -> (N, D), in the order of the groups."""
         heads = self.model.config.num_attention_heads
         dropout = self.model.config.attention_probs_dropout_prob if self.training else 0.0
@@ -144,9 +149,9 @@ class Encoder(nn.Module):
         for group in groups:
             with torch.autocast(q.device.type, enabled=not is_cpu):
                 context = F.scaled_dot_product_attention(
-                    _heads(q[group.queries], heads),  # (G, heads, Tq, D / heads)
-                    _heads(k[group.keys], heads),
-                    _heads(v[group.keys], heads),
+                    split_heads(q[group.queries], heads),  # (G, heads, Tq, D / heads)
+                    split_heads(k[group.keys], heads),
+                    split_heads(v[group.keys], heads),
                     attn_mask=group.is_key[:, None, None, :],
                     dropout_p=dropout,
                 )
@@ -182,9 +187,12 @@ def _bias(sees: Tensor) -> Tensor:
     return (1.0 - sees[:, None].to(torch.float32)) * torch.finfo(torch.float32).min
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """(G, T, D) -> (G, heads, T, D / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+def _project(own: Any, x: Tensor) -> Sequence[Tensor]:  # noqa: ANN401  (transformers' module)
+    """Queries, keys and values of a layer, in one product where `fused` has joined them."""
+    joined: nn.Linear | None = getattr(own, "joined", None)
+    if joined is not None:
+        return joined(x).chunk(3, dim=-1)
+    return own.query(x), own.key(x), own.value(x)
 
 
 def _hf_config(values: dict[str, Any]) -> Any:  # noqa: ANN401  (a config class per encoder)

@@ -1,7 +1,7 @@
 """PyTorch model -> float ONNX graph with the reference's inputs and output.
 
-`SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), so
-tracing it is nearly the whole export. Isolated labels are put into an order of their own first;
+`SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), and
+`fuse` gives its encoder one, so tracing is nearly the whole export. Isolated labels are put into an order of their own first;
 what follows completes the signature: inputs that folding left unused stay declared, `word_shapes`
 gets a default so that it is optional, axes get names.
 
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.encoder import label_blocks
+from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
+from nerlet_export.operators import CONTRIB
 from nerlet_export.samples import sample_feeds
 
 OPSET = 17  # LayerNormalization as one operator; read by every runtime since onnxruntime 1.12
@@ -50,7 +52,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         The graph: the reference's six inputs, for a model with word shapes also the optional
         `word_shapes`, and `logits`, float32, (batch, words, max_width, labels).
     """
-    model = checkpoint.model.eval()
+    model = fuse(checkpoint.model)
     has_shapes = model.config.word_shapes
     is_isolated = model.config.label_attention == "isolated"
     feeds = sample_feeds(checkpoint, seed=0)
@@ -67,6 +69,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
             written,  # type: ignore[arg-type]  # the tracer writes to buffers too
             dynamo=False,
             opset_version=OPSET,
+            custom_opsets={CONTRIB: 1},
             input_names=names,
             output_names=[OUTPUT],
             dynamic_axes={name: dynamic[name] for name in names},

@@ -10,6 +10,7 @@ Axes: B texts, L words, K widths, T pieces, C labels, D width, H hidden width of
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nerlet_export.config import ModelConfig
 from nerlet_export.data import Batch
@@ -36,7 +37,7 @@ class SpanModel(nn.Module):
         words_mask: Tensor,
         text_lengths: Tensor,
         span_idx: Tensor,
-        span_mask: Tensor,
+        span_mask: Tensor,  # noqa: ARG002  # the reference's signature
         word_shapes: Tensor | None = None,
     ) -> Tensor:
         """Score every span of padded prompts; the reference's inputs and output.
@@ -46,8 +47,9 @@ class SpanModel(nn.Module):
             attention_mask: 1 for a piece, 0 for padding, int64, (B, T).
             words_mask: n at the first piece of the n-th word (from 1), else 0, int64, (B, T).
             text_lengths: Words of each text, int64, (B, 1).
-            span_idx: First and last word of each span, int64, (B, L * K, 2).
-            span_mask: Whether a span lies inside its text, bool, (B, L * K).
+            span_idx: First and last word of each span, int64, (B, L * K, 2); only its size is read:
+                spans are those of each word in turn, by width, as the reference makes them.
+            span_mask: Whether a span lies inside its text, bool, (B, L * K); not read.
             word_shapes: Shape of each piece's word, int64, (B, T) or (1, 1); None for a model
                 without word shapes.
 
@@ -55,21 +57,31 @@ class SpanModel(nn.Module):
             Logits, float32, (B, L, K, C), C the most labels of a prompt; cells of spans outside
             the text or of labels that a prompt does not have mean nothing.
         """
-        K = self.config.max_width
         hidden = self.encoder(input_ids, attention_mask, word_shapes)  # (B, T, D)
         labels = self._pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
         directions, offsets = self.heads.fold_labels(labels)  # (B, C, H), (B, C)
-        words = _gather_words(hidden, words_mask, span_idx.shape[1] // K)  # (B, L, D)
+        L = span_idx.shape[1] // self.config.max_width
+        words = _gather_words(hidden, words_mask, L)  # (B, L, D)
         words = self.heads.read_words(words, text_lengths[:, 0])
         starts, ends = self.heads.span.endpoints(words)  # (B, L, H) each
-        inside = span_idx * span_mask[:, :, None]
-        logits = self.heads.score(
-            _gather_rows(starts, inside[:, :, 0]),  # (B, L * K, H)
-            _gather_rows(ends, inside[:, :, 1]),
-            directions,
-            offsets,
-        )
-        return logits.unflatten(1, (-1, K))  # (B, L, K, C)
+        return self._score_widths(starts, ends, directions, offsets, L)
+
+    def _score_widths(
+        self, starts: Tensor, ends: Tensor, directions: Tensor, offsets: Tensor, L: int
+    ) -> Tensor:
+        """Score the spans of each width together, (B, L, K, C).
+
+        What lies between the layers is (B, L, H) and not (B, L * K, H), so it stays in the cache
+        and memory grows with the text alone. Spans past the last word get some logit, as those past
+        the text do in the reference.
+        """
+        K = self.config.max_width
+        ends = F.pad(ends, (0, 0, 0, K - 1))
+        scored = [
+            self.heads.score(starts, ends[:, width : width + L], directions, offsets)
+            for width in range(K)
+        ]
+        return torch.stack(scored, dim=2)
 
     def _pool_labels(self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Make each label's vector from its block of pieces: the mean, or the [ENT] position."""

@@ -11,7 +11,8 @@ On CPUs without VNNI the products of u8 activations and s8 weights are summed in
 and saturate. So a channel's scale is the least at which no pair of its weights can do so: for most
 channels half a bit better than 7-bit weights, which cannot either.
 
-The operators are those of ONNX itself; benchmarks/quantization.py has what else was tried.
+A product is onnxruntime's `MatMulIntegerToFloat`, which scales each column as it writes it; the
+rest are operators of ONNX itself. benchmarks/quantization.py has what else was tried.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nerlet_export.graph import all_nodes
+from nerlet_export.operators import CONTRIB
 
 Floats = NDArray[np.float32]
 
@@ -75,6 +77,8 @@ def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         graph.initializer.extend(
             numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()
         )
+    if all(entry.domain != CONTRIB for entry in quantised.opset_import):
+        quantised.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     onnx.checker.check_model(quantised)
     return quantised
 
@@ -211,16 +215,13 @@ def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProt
     product = f"{base}.product" if has_bias else node.output[0]
     nodes += [
         helper.make_node(
-            "MatMulInteger",
-            [f"{x}.u8", f"{weights}.int8", "int8.zero"],
-            [f"{base}.int32"],
+            "MatMulIntegerToFloat",
+            [f"{x}.u8", f"{weights}.int8", "int8.one", f"{weights}.scales", "int8.zero"],
+            [f"{base}.columns"],
             f"{base}.int",
+            domain=CONTRIB,
         ),
-        helper.make_node(
-            "Cast", [f"{base}.int32"], [f"{base}.float"], f"{base}.cast", to=TensorProto.FLOAT
-        ),
-        helper.make_node("Mul", [f"{base}.float", f"{x}.scale"], [f"{base}.rows"], f"{base}.row"),
-        helper.make_node("Mul", [f"{base}.rows", f"{weights}.scales"], [product], f"{base}.column"),
+        helper.make_node("Mul", [f"{base}.columns", f"{x}.scale"], [product], f"{base}.row"),
     ]
     if has_bias:
         nodes.append(
@@ -241,7 +242,8 @@ def _quantize_activation(x: str) -> list[onnx.NodeProto]:
         ),
         helper.make_node("Mul", [f"{x}.largest", "int8.step"], [f"{x}.step"], f"{x}.steps"),
         helper.make_node("Max", [f"{x}.step", "int8.least"], [f"{x}.scale"], f"{x}.scales"),
-        helper.make_node("Div", [x, f"{x}.scale"], [f"{x}.levels"], f"{x}.divide"),
+        helper.make_node("Reciprocal", [f"{x}.scale"], [f"{x}.factor"], f"{x}.reciprocal"),
+        helper.make_node("Mul", [x, f"{x}.factor"], [f"{x}.levels"], f"{x}.divide"),
         helper.make_node(
             "QuantizeLinear", [f"{x}.levels", "int8.one", "int8.zero"], [f"{x}.u8"], f"{x}.quantize"
         ),

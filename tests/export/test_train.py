@@ -278,10 +278,17 @@ def test_focal_loss_and_smoothing_are_their_formulas():
     layout = prompt_layout(make_checkpoint("bert"))
     batch = make_batch([example], {"a": [7], "b": [8]}, layout)
     logits = torch.randn(batch.targets.shape, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
     p = torch.sigmoid(logits)
     hit = batch.targets * p + (1 - batch.targets) * (1 - p)
     focal = (batch.weights * -((1 - hit) ** 2) * hit.log()).sum()
-    assert span_loss(logits, batch, focal=2.0).item() == pytest.approx(focal.item(), 1e-5)
+    loss = span_loss(logits, batch, focal=2.0)
+    assert loss.item() == pytest.approx(focal.item(), 1e-5)
+    slopes, (expected,) = (
+        torch.autograd.grad(loss, logits)[0],
+        torch.autograd.grad(focal, logits, retain_graph=True),
+    )
+    torch.testing.assert_close(slopes, expected)
     targets = 0.1 + 0.8 * batch.targets
     smooth = batch.weights * -(targets * p.log() + (1 - targets) * (1 - p).log())
     found = span_loss(logits, batch, smoothing=0.2).item()

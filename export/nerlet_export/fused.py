@@ -1,0 +1,150 @@
+"""Encoders in the form that onnxruntime runs fast: same weights, same answer up to rounding.
+
+Exporting traces a copy of the model whose attention is replaced, family by family; what is not
+known here is traced as transformers has it.
+
+* Scores, mask, softmax and mixture are one operator, `com.microsoft.MultiHeadAttention`, which
+  takes whatever is added to the scores as a bias.
+* DeBERTa-v2 and -v3: the keys and queries of relative positions are constants, of which a run takes
+  only the buckets that a text of its length can meet; where each distance's bucket lies is found
+  once a run, not once a layer.
+
+Axes: B texts, T pieces, H heads, D width, d = D / H, S buckets on one side, R buckets of a run.
+"""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+from nerlet_export.model import SpanModel
+from nerlet_export.operators import Attention, TakeLast, split_heads
+
+# Pieces further apart count as this far apart; in published models they share a bucket by then.
+_MAX_DISTANCE = 4096
+
+
+def fuse(model: SpanModel) -> SpanModel:
+    """Copy a model with the attention of its encoder replaced where a faster form is known."""
+    fused = deepcopy(model).eval()
+    hf = fused.encoder.model
+    if hf.config.model_type == "deberta-v2" and _is_known_deberta(hf.config):
+        _fuse_deberta(hf.encoder)
+    elif hf.config.model_type == "bert":
+        for layer in hf.encoder.layer:
+            own = layer.attention.self
+            own.joined = _join_linear(own.query, own.key, own.value)
+    return fused
+
+
+def _is_known_deberta(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
+    """Whether both position terms are there, as in every DeBERTa-v2 and -v3 that is published."""
+    return bool(config.relative_attention) and set(config.pos_att_type) == {"c2p", "p2c"}
+
+
+def _fuse_deberta(encoder: Any) -> None:  # noqa: ANN401  (transformers' module)
+    positions = encoder.get_rel_embedding().detach()
+    first = encoder.layer[0].attention.self
+    # Past nn.Module: among its modules, the class's own method would hide it
+    encoder.__dict__["get_rel_pos"] = Buckets(first)
+    for layer in encoder.layer:
+        layer.attention.self = DebertaAttention(layer.attention.self, positions)
+
+
+class Buckets(nn.Module):
+    """Where the bucket of each pair of pieces lies; stands in for the encoder's `get_rel_pos`."""
+
+    buckets: Tensor
+
+    def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' attention)
+        super().__init__()
+        self.heads: int = own.num_attention_heads
+        self.span: int = own.pos_ebd_size  # S
+        buckets = torch.arange(_MAX_DISTANCE + 1)
+        if own.position_buckets > 0:
+            buckets = make_log_bucket_position(
+                buckets, own.position_buckets, own.max_relative_positions
+            )
+        self.register_buffer("buckets", buckets.to(torch.int64).clamp(max=self.span))
+
+    def forward(self, hidden: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+        """Find them for vectors (B, T, D).
+
+        Returns:
+            Place of each pair's bucket among the R of the run, int32, (B, H, T, T), and the first
+            row and the end of those rows in the tables of `DebertaAttention`.
+        """
+        B, T = hidden.shape[0], hidden.shape[1]
+        place = torch.arange(T, device=hidden.device)
+        apart = place[:, None] - place[None, :]  # (T, T)
+        furthest = self.buckets[(place[-1:]).clamp(max=_MAX_DISTANCE)]  # (1,)
+        bucket = self.buckets[apart.abs().clamp(max=_MAX_DISTANCE)] * apart.sign()
+        index = (bucket + furthest).to(torch.int32)
+        rows = torch.cat([self.span - furthest, self.span + furthest + 1])
+        return index.expand(B, self.heads, T, T), rows[0], rows[1]
+
+
+class DebertaAttention(nn.Module):
+    """Disentangled attention (He et al., 2021, equation 4) with its positions folded.
+
+    Stands in for transformers' `DisentangledSelfAttention`.
+    """
+
+    keys: Tensor
+    queries: Tensor
+
+    def __init__(self, own: Any, positions: Tensor) -> None:  # noqa: ANN401  (transformers' module)
+        """Fold.
+
+        Args:
+            own: Module to stand in for.
+            positions: Embeddings of relative positions, normed, (2 S, D).
+        """
+        super().__init__()
+        self.heads: int = own.num_attention_heads
+        self.scale = 1 / math.sqrt(3 * own.attention_head_size)  # three terms
+        self.project = _join_linear(own.query_proj, own.key_proj, own.value_proj)
+        S: int = own.pos_ebd_size
+        bucket = torch.arange(-S, S + 1)
+        key = own.key_proj if own.share_att_key else own.pos_key_proj
+        query = own.query_proj if own.share_att_key else own.pos_query_proj
+        self.register_buffer("keys", self._fold(key, positions, bucket + S))
+        # What a query at i has at the distance of i - j, a key at j has at that of j - i
+        self.register_buffer("queries", self._fold(query, positions, S - bucket))
+
+    def _fold(self, part: nn.Linear, positions: Tensor, rows: Tensor) -> Tensor:
+        """Project rows of the positions, (2 S + 1,), to (1, H, d, 2 S + 1)."""
+        with torch.no_grad():
+            table = part(positions[rows.clamp(0, len(positions) - 1)]) * self.scale
+            return split_heads(table[None], self.heads).transpose(-1, -2).contiguous()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor,
+        output_attentions: bool = False,  # noqa: FBT001, FBT002, ARG002  # transformers' signature
+        query_states: Tensor | None = None,  # noqa: ARG002
+        relative_pos: Any = None,  # noqa: ANN401  # what Buckets gives
+        rel_embeddings: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, None]:
+        """Attend, (B, T, D) -> (B, T, D); the mask is (B, 1, T, T), 1 where a piece is seen."""
+        index, low, high = relative_pos
+        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        by_query = split_heads(q, self.heads) @ self.keys[:, :, :, low:high]  # (B, H, T, R)
+        by_key = split_heads(k, self.heads) @ self.queries[:, :, :, low:high]
+        there, back = TakeLast.apply(by_query, index), TakeLast.apply(by_key, index)
+        unseen = (1.0 - attention_mask.to(q.dtype)) * torch.finfo(q.dtype).min
+        bias = there + back.transpose(-1, -2) + unseen  # (B, H, T, T)
+        return Attention.apply(q, k, v, bias, self.heads, self.scale), None
+
+
+def _join_linear(*parts: nn.Linear) -> nn.Linear:
+    """One layer whose output is that of all, one after the other."""
+    joined = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([part.weight for part in parts]))
+        joined.bias.copy_(torch.cat([part.bias for part in parts]))
+    return joined
