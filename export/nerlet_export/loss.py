@@ -32,9 +32,9 @@ def span_loss(
     """
     logits = logits.float()
     weights = batch.weights * (1.0 + (positive_weight - 1.0) * batch.targets)
+    targets = batch.targets + smoothing * (0.5 - batch.targets)
+    losses = F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none")
     if focal > 0:
         wrong = torch.sigmoid(torch.where(batch.targets > 0, -logits, logits))  # 1 - p of the truth
-        weights = weights * wrong**focal
-    targets = batch.targets + smoothing * (0.5 - batch.targets)
-    total = F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="sum")
-    return total / len(batch.lengths)
+        losses = losses * wrong**focal
+    return losses.sum() / len(batch.lengths)
