@@ -1,9 +1,9 @@
 """PyTorch model -> float ONNX graph with the reference's inputs and output.
 
 `SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), and
-`fuse` gives its encoder one, so tracing is nearly the whole export. Isolated labels are put into an order of their own first;
-what follows completes the signature: inputs that folding left unused stay declared, `word_shapes`
-gets a default so that it is optional, axes get names.
+`fuse` gives its encoder one, so tracing is nearly the whole export. Isolated labels are put into an
+order of their own first; what follows completes the signature: inputs that folding left unused
+stay declared, `word_shapes` gets a default so that it is optional, axes get names.
 
 Axes: B texts, C labels, T pieces.
 """
