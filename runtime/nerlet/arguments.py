@@ -1,6 +1,6 @@
 """What a user passes to the public methods, checked and brought into one form."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +81,26 @@ def read_texts(texts: object) -> list[str]:
     Raises:
         InputError: Neither.
     """
-    if isinstance(texts, str):
-        texts = [texts]
-    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+    return [read_text(text) for text in iterate_texts([texts] if isinstance(texts, str) else texts)]
+
+
+def iterate_texts(texts: object) -> Iterator[object]:
+    """Return an iterator of what should be texts.
+
+    Raises:
+        InputError: Not an iterable, or one text.
+    """
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
         raise InputError(
             f"texts: expected a string or a list of strings, found {type(texts).__name__}; "
             "give for example ['first text', 'second text']"
         )
-    return [text if isinstance(text, str) and text.strip() else "" for text in texts]
+    return iter(texts)
+
+
+def read_text(text: object) -> str:
+    """Return a text, "" for one that is blank or not a string."""
+    return text if isinstance(text, str) and text.strip() else ""
 
 
 def read_sentences(sentences: object) -> list[list[str]]:

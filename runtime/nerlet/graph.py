@@ -3,11 +3,13 @@
 Axis letters: B batch, T pieces, L words, K max width, C labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import onnxruntime as ort
@@ -52,22 +54,35 @@ class Graph:
         path: The ONNX file.
         providers: Names of the execution providers that the session got.
         has_word_shapes: The graph takes the optional input `word_shapes`.
+        threads: Threads of one run.
     """
 
-    def __init__(self, session: ort.InferenceSession, path: Path, max_width: int) -> None:
-        """Check the signature of a session.
+    def __init__(
+        self,
+        open_session: Callable[[int], ort.InferenceSession],
+        path: Path,
+        max_width: int,
+        threads: int,
+    ) -> None:
+        """Open a session and check its signature.
 
         Args:
-            session: The open session.
-            path: Where it came from, for messages.
+            open_session: Opens the graph with a number of threads.
+            path: Where it comes from, for messages.
             max_width: K, as the bundle says.
+            threads: Threads of one run.
 
         Raises:
             GraphError: Inputs or output are not those of a span model of this width.
         """
+        session = open_session(threads)
         self.path = path
         self.providers: list[str] = session.get_providers()
+        self.threads = threads
         self._session = session
+        self._open_session = open_session
+        self._one_thread: ort.InferenceSession | None = None
+        self._opening = Lock()
         self._max_width = max_width
         _check_inputs({arg.name: arg for arg in session.get_inputs()}, path)
         _check_output({arg.name: arg for arg in session.get_outputs()}, path, max_width)
@@ -82,18 +97,23 @@ class Graph:
         first = self.providers[0]
         return next((name for name, own in _PROVIDERS.items() if own[0] == first), first)
 
-    def run(self, feeds: Mapping[str, Tensor], label_count: int) -> NDArray[np.float32]:
+    def run(
+        self, feeds: Mapping[str, Tensor], label_count: int, *, one_thread: bool = False
+    ) -> NDArray[np.float32]:
         """Return the logits of every span and label, float32, (B, L, K, C).
 
         Args:
             feeds: Tensors of `make_batch`.
             label_count: C, the most labels in one prompt of the batch.
+            one_thread: Run on the caller's thread alone, while other threads do the same; the
+                first such call opens the graph once more.
 
         Raises:
             GraphError: The graph fails, or its output has another shape.
         """
+        session = self._share_threads() if one_thread else self._session
         try:
-            logits: NDArray[np.float32] = self._session.run([_OUTPUT], dict(feeds))[0]
+            logits: NDArray[np.float32] = session.run([_OUTPUT], dict(feeds))[0]
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise GraphError(
                 f"{self.path}: onnxruntime {ort.__version__} failed on inputs of shapes "
@@ -109,6 +129,15 @@ class Graph:
                 "from the model's config, export the model again"
             )
         return logits
+
+    def _share_threads(self) -> ort.InferenceSession:
+        """The session of runs on one thread each, opened when it is first asked for."""
+        if self.threads == 1:
+            return self._session
+        with self._opening:
+            if self._one_thread is None:
+                self._one_thread = self._open_session(1)
+            return self._one_thread
 
 
 def open_graph(
@@ -132,13 +161,17 @@ def open_graph(
         InputError: `threads` is not a whole number of at least 1.
     """
     wanted = _choose_providers(device, providers)
-    options = _make_options(read_count("threads", threads, default=count_usable_threads()))
+    count = read_count("threads", threads, default=count_usable_threads())
+    return Graph(partial(_open_session, path, wanted), path, max_width, count)
+
+
+def _open_session(path: Path, wanted: list[str], threads: int) -> ort.InferenceSession:
     try:
         # Denormals are set to zero in the threads of the pool, and in the thread that opens: a
         # thread of its own, so that the caller's arithmetic stays as it was.
         with ThreadPoolExecutor(max_workers=1) as opener:
             session = opener.submit(
-                ort.InferenceSession, str(path), options, providers=wanted
+                ort.InferenceSession, str(path), _make_options(threads), providers=wanted
             ).result()
     except Exception as error:  # onnxruntime's errors have no common base but this
         raise GraphError(
@@ -151,7 +184,7 @@ def open_graph(
             f"{missing[0]}: expected it to run {path}, but onnxruntime {ort.__version__} dropped "
             f"it and kept {session.get_providers()}; {_explain_missing(missing[0])}"
         )
-    return Graph(session, path, max_width)
+    return session
 
 
 def _choose_providers(device: str, providers: Sequence[str] | None) -> list[str]:

@@ -8,6 +8,8 @@ Axis letters: L words, K max width, C labels.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import repeat, tee
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +20,16 @@ from nerlet.arguments import (
     Flag,
     GivenSpans,
     Labels,
+    LabelSet,
     OneThreshold,
     OwnThresholds,
     Task,
     Threshold,
+    iterate_texts,
     read_count,
     read_sentences,
     read_tasks,
+    read_text,
     read_texts,
     refuse_unknown,
 )
@@ -35,12 +40,13 @@ from nerlet.entities import Entity, add_class_probs, confine_candidates, to_enti
 from nerlet.graph import Graph, open_graph
 from nerlet.hub import find_model
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
-from nerlet.schedule import group_sources
+from nerlet.schedule import run_in_groups, run_in_order
 from nerlet.scores import find_candidates
 from nerlet.words import Word, WordSplitter, as_words, split_words, word_shape
 
 _Source = TypeVar("_Source", str, list[str])
 Logits = NDArray[np.float32]
+_LABEL_SETS = 64  # whose pieces are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,7 @@ class GLiNER:
         self._split = split
         self.own_thresholds = OwnThresholds(self.threshold, bundle.label_thresholds)
         self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
+        self._encode_labels = lru_cache(_LABEL_SETS)(self._encode_label_set)
 
     @classmethod
     def from_pretrained(
@@ -210,17 +217,55 @@ class GLiNER:
             input_spans,
             flat_ner=flat_ner,
         )
-        entities: list[list[Entity]] = [[] for _ in checked]
-        for index, scored in self._run_all(checked, self._split, tasks, batch_size):
-            spans = _choose_spans(scored, tasks[index])
-            names = tasks[index].labels.names
-            found = to_entities(checked[index], scored.words, scored.kept_words, spans, names)
-            if return_class_probs:
-                add_class_probs(found, spans, scored.logits, names)
-            entities[index] = found
-        return entities
+        all_scored = self._score(checked, self._split, tasks, batch_size)
+        return [
+            _to_entities(text, scored, task, return_class_probs=return_class_probs)
+            for text, task, scored in zip(checked, tasks, all_scored, strict=True)
+        ]
 
     batch_predict_entities = inference  # the reference's older name
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        labels: Labels,
+        *,
+        flat_ner: bool = True,
+        threshold: OneThreshold = None,
+        multi_label: bool = False,
+        batch_size: int | None = None,
+        return_class_probs: bool = False,
+    ) -> Iterator[list[Entity]]:
+        """Find the entities of texts one after the other, from an iterable that may be endless.
+
+        On a CPU as many texts run at once as the model has threads, and at most 4 times as many
+        are read ahead of what has been taken; so memory is that of a few texts.
+
+        Args:
+            texts: Texts. A blank one, or one that is not a string, gives [].
+            labels: As in `inference`, the same for all texts, and so are all the others.
+            flat_ner: Entities never overlap.
+            threshold: Keep scores above it.
+            multi_label: One span may have several labels.
+            batch_size: Texts in one run on a GPU.
+            return_class_probs: Add `class_probs`.
+
+        Returns:
+            The entities of each text, in the order of the texts, as soon as they are found; at the
+            latest when the next text has come.
+
+        Raises:
+            InputError: An argument is out of bounds; at the call, before any text is read.
+        """
+        own = (self.own_thresholds, multi_label)
+        (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
+        self._encode_labels(task.labels)  # checks them
+        checked, again = tee(read_text(text) for text in iterate_texts(texts))
+        all_scored = self._score(checked, self._split, repeat(task), batch_size)
+        return (
+            _to_entities(text, scored, task, return_class_probs=return_class_probs)
+            for text, scored in zip(again, all_scored, strict=True)
+        )
 
     def predict_words(
         self,
@@ -254,11 +299,11 @@ class GLiNER:
         tasks = read_tasks(
             count, labels, threshold, self.own_thresholds, multi_label, nested=nested
         )
-        spans: list[list[Span]] = [[] for _ in checked]
-        for index, scored in self._run_all(checked, as_words, tasks, batch_size):
-            found = _choose_spans(scored, tasks[index])
-            spans[index] = to_given_words(found, scored.kept_words)
-        return spans
+        all_scored = self._score(checked, as_words, tasks, batch_size)
+        return [
+            to_given_words(_choose_spans(scored, task), scored.kept_words) if scored else []
+            for task, scored in zip(tasks, all_scored, strict=True)
+        ]
 
     def score_words(
         self, sentences: Iterable[Sequence[str]], labels: Labels, *, threshold: Threshold = None
@@ -281,37 +326,68 @@ class GLiNER:
         tasks = read_tasks(
             len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
-        found = [Candidates.none()] * len(checked)
-        for index, scored in self._run_all(checked, as_words, tasks, batch_size=None):
-            own = _find_candidates(scored, tasks[index])
+        found = []
+        for task, scored in zip(tasks, self._score(checked, as_words, tasks, None), strict=True):
+            if scored is None:
+                found.append(Candidates.none())
+                continue
+            own = _find_candidates(scored, task)
             ends = scored.kept_words[own.end - 1] + 1
-            found[index] = replace(own, start=scored.kept_words[own.start], end=ends)
+            found.append(replace(own, start=scored.kept_words[own.start], end=ends))
         return found
 
-    def _run_all(
+    def _score(
         self,
-        sources: Sequence[_Source],
+        sources: Iterable[_Source],
         split: Callable[[_Source], Sequence[Word]],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         batch_size: int | None,
-    ) -> Iterator[tuple[int, _Scored]]:
-        """Yield the index and the logits of each source that is not empty; warn of cuts."""
+    ) -> Iterator[_Scored | None]:
+        """Yield the logits of each source in order, None for an empty one; warn of cuts.
+
+        Labels are checked before anything runs, where tasks are a list.
+        """
         size = read_count("batch_size", batch_size, default=8)
-        label_sets = dict.fromkeys(task.labels for task in tasks)
-        room = self.bundle.max_positions
-        pieces = {own: self._encoder.encode_labels(own.prompts, room) for own in label_sets}
+        if isinstance(tasks, list):
+            for own in dict.fromkeys(task.labels for task in tasks):
+                self._encode_labels(own)
         lost_words: list[int] = []
-        for group in group_sources(sources, 1 if self.device == "cpu" else size):
-            words = [split(sources[index]) for index in group]
+
+        def score(pairs: Sequence[tuple[_Source, Task]], *, alone: bool) -> list[_Scored | None]:
+            """The work of one run: on a CPU of one text, on a GPU of several."""
+            filled = [place for place, (source, _) in enumerate(pairs) if len(source)]
+            words = [split(pairs[place][0]) for place in filled]
             prompts = [
-                self._build_prompt(own, pieces[tasks[index].labels])
-                for index, own in zip(group, words, strict=True)
+                self._build_prompt(own, self._encode_labels(pairs[place][1].labels))
+                for place, own in zip(filled, words, strict=True)
             ]
-            lost_words += [prompt.lost_words for prompt in prompts]
-            rows = zip(group, words, prompts, self._run(prompts), strict=True)
-            for index, own, prompt, logits in rows:
-                yield index, _Scored(own, prompt.kept_words, logits)
-        warn_of_lost_words(lost_words, self.bundle.max_len, self.bundle.max_positions)
+            lost_words.extend(prompt.lost_words for prompt in prompts if prompt.lost_words)
+            scored: list[_Scored | None] = [None] * len(pairs)
+            rows = zip(filled, words, prompts, self._run(prompts, alone=alone), strict=True)
+            for place, own, prompt, logits in rows:
+                scored[place] = _Scored(own, prompt.kept_words, logits)
+            return scored
+
+        pairs = zip(sources, tasks, strict=False)
+        try:
+            if self.device == "cpu":
+                threads = self._count_threads(sources)
+                alone = threads > 1
+                yield from run_in_order(lambda pair: score([pair], alone=alone)[0], pairs, threads)
+            else:
+                work = partial(score, alone=False)
+                yield from run_in_groups(work, pairs, size, lambda pair: len(pair[0]))
+        finally:
+            warn_of_lost_words(lost_words, self.bundle.max_len, self.bundle.max_positions)
+
+    def _count_threads(self, sources: Iterable[_Source]) -> int:
+        """Texts to run at once: one on all threads, many on one thread each."""
+        threads = self._graph.threads
+        count = len(sources) if isinstance(sources, list) else threads
+        return threads if count >= threads else 1
+
+    def _encode_label_set(self, labels: LabelSet) -> list[list[int]]:
+        return self._encoder.encode_labels(labels.prompts, self.bundle.max_positions)
 
     def _build_prompt(self, words: Sequence[Word], label_pieces: list[list[int]]) -> Prompt:
         max_len, max_positions = self.bundle.max_len, self.bundle.max_positions
@@ -328,7 +404,7 @@ class GLiNER:
             word_count=len(texts),
         )
 
-    def _run(self, prompts: Sequence[Prompt]) -> list[Logits]:
+    def _run(self, prompts: Sequence[Prompt], *, alone: bool) -> list[Logits]:
         """Return the logits of each prompt, (L, K, C), without padding."""
         empty = [np.zeros((0, 1, prompt.label_count), dtype=np.float32) for prompt in prompts]
         worded = [prompt for prompt in prompts if len(prompt.kept_words)]
@@ -336,13 +412,27 @@ class GLiNER:
             return empty
         shapes = self._graph.has_word_shapes
         feeds = make_batch(worded, self.bundle.max_width, word_shapes=shapes)
-        logits = iter(self._graph.run(feeds, max(prompt.label_count for prompt in worded)))
+        count = max(prompt.label_count for prompt in worded)
+        logits = iter(self._graph.run(feeds, count, one_thread=alone))
         return [
             next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
             if len(prompt.kept_words)
             else none
             for prompt, none in zip(prompts, empty, strict=True)
         ]
+
+
+def _to_entities(
+    text: str, scored: _Scored | None, task: Task, *, return_class_probs: bool
+) -> list[Entity]:
+    """Return the entities of one text."""
+    if scored is None:
+        return []
+    spans = _choose_spans(scored, task)
+    found = to_entities(text, scored.words, scored.kept_words, spans, task.labels.names)
+    if return_class_probs:
+        add_class_probs(found, spans, scored.logits, task.labels.names)
+    return found
 
 
 def _find_candidates(scored: _Scored, task: Task) -> Candidates:

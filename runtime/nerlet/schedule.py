@@ -1,18 +1,70 @@
-"""Many texts: which of them run together."""
+"""Many items: which of them run together, and on which thread; results come in order."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# Items begun or done for each thread, of which the first has not been taken yet: enough that a long
+# text does not keep the other threads waiting for the one that takes results in order.
+_AHEAD = 4
+# Groups whose items are sorted by length together: little is padded, and memory is bounded.
+_SORTED_GROUPS = 32
 
 
-def group_sources(sources: Sequence[Sized], size: int) -> Iterator[list[int]]:
-    """Yield the indices of the sources that run together; every one that is not empty, once.
+def run_in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Generator[_Result, None, None]:
+    """Apply a function to items on several threads, and yield the results in order.
 
     Args:
-        sources: Texts or lists of words.
-        size: Most sources in a group. Groups of more than one hold sources of like length, so
-            that little is padded; order is kept for groups of one.
+        work: Called on the threads; most of its time should be outside of Python.
+        items: May be endless; read at most 4 items a thread ahead of what is taken.
+        threads: How many; 1 is the caller's own.
+
+    Raises:
+        Exception: What `work` or `items` raises, when its turn comes; items begun end first.
     """
-    filled = [index for index, source in enumerate(sources) if len(source)]
-    if size > 1:
-        filled.sort(key=lambda index: len(sources[index]))
-    for start in range(0, len(filled), size):
-        yield filled[start : start + size]
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="nerlet") as pool:
+        begun: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                while begun and (begun[0].done() or len(begun) > _AHEAD * threads):
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+
+
+def run_in_groups(
+    work: Callable[[Sequence[_Item]], Sequence[_Result]],
+    items: Iterable[_Item],
+    size: int,
+    length: Callable[[_Item], int],
+) -> Iterator[_Result]:
+    """Apply a function to groups of items of like length, and yield the results in order.
+
+    Args:
+        work: Called on each group; one result an item.
+        items: May be endless; read at most 32 groups ahead of what is taken.
+        size: Most items in a group.
+        length: Of an item; what is like it is padded little.
+    """
+    rest = iter(items)
+    while chunk := list(islice(rest, size * _SORTED_GROUPS)):
+        order = sorted(range(len(chunk)), key=lambda place: length(chunk[place]))
+        results: dict[int, _Result] = {}
+        for begin in range(0, len(order), size):
+            group = order[begin : begin + size]
+            results.update(zip(group, work([chunk[place] for place in group]), strict=True))
+        yield from (results[place] for place in range(len(chunk)))

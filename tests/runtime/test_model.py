@@ -391,13 +391,14 @@ def test_a_label_without_pieces_is_refused(toy):
         toy.predict_entities(TEXT, ["person", "\u200d"])
 
 
-def test_labels_are_encoded_once_per_call(toy, monkeypatch):
+def test_a_label_set_is_encoded_once(toy, monkeypatch):
     encode = Mock(wraps=toy._encoder.encode_labels)
     monkeypatch.setattr(toy._encoder, "encode_labels", encode)
-    toy.inference(["Ada", "Apple", "on"], LABELS)
-    assert [call.args[0] for call in encode.mock_calls] == [tuple(LABELS)]
-    toy.inference(["Ada", "Apple", "on"], [["person"], ["date"], ["person", "person"]])
-    assert [call.args[0] for call in encode.mock_calls[1:]] == [("person",), ("date",)]
+    for _ in range(2):
+        toy.inference(["Ada", "Apple", "on"], ["seen once", "person"])
+        toy.inference(["Ada", "Apple"], [["seen alone"], ["seen once", "person"]])
+    seen = [call.args[0] for call in encode.mock_calls]
+    assert seen == [("seen once", "person"), ("seen alone",)]
 
 
 def test_a_cpu_runs_each_text_alone_and_a_gpu_like_lengths_together(toy, monkeypatch):
@@ -414,6 +415,61 @@ def test_a_cpu_runs_each_text_alone_and_a_gpu_like_lengths_together(toy, monkeyp
     assert sum(map(len, lengths)) == 15
     assert max(map(len, lengths)) == 4
     assert all(max(one) <= max(other) for one, other in pairwise(lengths))
+
+
+def test_many_texts_run_on_several_threads_and_score_as_alone(tmp_path):
+    write_bundle(tmp_path)
+    model = nerlet.load(tmp_path, threads=3)
+    texts = [TEXT, "", "Ada", "Apple on 1975 " * 9, "\u200b", "Bill Gates"] * 20
+    alone = [model.predict_entities(text, LABELS) for text in texts]
+    assert model._graph._one_thread is None  # opened for many texts only
+    assert model.inference(texts, LABELS) == alone
+    assert model._graph._one_thread is not None
+    assert list(model.stream(iter(texts), LABELS)) == alone
+    assert list(nerlet.load(tmp_path, threads=1).stream(texts, LABELS)) == alone
+
+
+def test_a_stream_is_endless_and_gives_what_single_calls_give(toy):
+    def texts():
+        while True:
+            yield from (TEXT, None, "Ada Bill", " ")
+
+    own = {"threshold": 0.2, "flat_ner": False, "multi_label": True, "return_class_probs": True}
+    found = toy.stream(texts(), LABELS, **own)
+    first = [next(found) for _ in range(40)]
+    assert first[:4] == [
+        toy.predict_entities(TEXT, LABELS, **own),
+        [],
+        toy.predict_entities("Ada Bill", LABELS, **own),
+        [],
+    ]
+    assert first == first[:4] * 10
+    found.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_stream_of_any_device_keeps_the_order(toy, monkeypatch, device):
+    monkeypatch.setattr(Graph, "device", device)
+    texts = ["Ada", TEXT, "", "Bill Gates on 1975", "on"] * 30
+    expected = toy.inference(texts, LABELS)
+    assert list(toy.stream(iter(texts), LABELS, batch_size=2)) == expected
+
+
+def test_a_stream_checks_its_arguments_before_it_reads(toy):
+    def never():
+        raise AssertionError("read")
+        yield
+
+    for labels, threshold in (([], None), (["a"], 2), (["\u200b"], None)):
+        with pytest.raises(InputError):
+            toy.stream(never(), labels, threshold=threshold)
+    with pytest.raises(InputError, match="texts: expected"):
+        toy.stream("one text", LABELS)
+
+
+def test_a_stream_warns_of_cuts_when_it_ends(toy):
+    with pytest.warns(UserWarning, match="words at the end of 1 texts were cut"):
+        assert len(list(toy.stream(["Ada", "Ada " * (MAX_LEN + 3)], LABELS))) == 2
 
 
 def test_another_splitter(toy):
