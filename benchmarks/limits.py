@@ -1,0 +1,183 @@
+"""How close is a run to the time that its arithmetic alone would take?
+
+    python benchmarks/limits.py [--shape small] [--words 16 64 384] [--threads 1]
+
+The int8 bundle of a published shape (`shapes.py`), 5 labels. The arithmetic is counted from the
+shapes that a profiled run reports: products of int8, products of floats, attention's two products,
+the LSTM. Its time is that count over the peaks that onnxruntime itself reaches here, measured in
+the same process: the best of several single products of each kind. The whole is the median time of
+`predict_entities`, from string to entities, alternating with the products. The share says how much
+is left to gain without better kernels. Written: `results/limits.json`.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import nerlet
+from harness import machine_card, print_table, time_alternating
+from nerlet_export.operators import CONTRIB
+from peers import pin, prepare
+from shapes import make_shape
+from texts import make_labels, make_text
+
+_RESULTS = Path(__file__).parent / "results"
+# (rows, inputs, outputs) of the products whose best rate is the peak
+_PRODUCTS = ((64, 768, 3072), (256, 768, 3072), (512, 1024, 4096), (429, 3072, 768))
+_INT8 = {"MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul"}
+_FLOAT = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
+
+
+def main() -> None:
+    """Measure peaks and runs, and write the shares."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", default="small")
+    parser.add_argument("--words", type=int, nargs="+", default=[16, 64, 384])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--work", type=Path, default=Path("runs/shapes"))
+    options = parser.parse_args()
+    checkpoint = make_shape(options.shape, options.work / options.shape)
+    prepare(checkpoint, ["nerlet int8"])
+    pin(options.threads)
+    bundle = checkpoint / "nerlet-int8"
+    model = nerlet.load(bundle, threads=options.threads)
+    labels = make_labels(5)
+    calls: dict[str, Callable[[], object]] = {
+        f"{words} words": partial(model.predict_entities, make_text(words), labels)
+        for words in options.words
+    }
+    for kind in ("int8", "float"):
+        for rows, inputs, outputs in _PRODUCTS:
+            run = _open_product(kind, rows, inputs, outputs, options.threads)
+            calls[f"{kind} {rows} {inputs} {outputs}"] = run
+    timings = time_alternating(calls, rounds=options.rounds, warmup=2)
+    peaks = {
+        kind: max(
+            2 * math.prod(product) / timings[" ".join([kind, *map(str, product)])].median_ms / 1e6
+            for product in _PRODUCTS
+        )
+        for kind in ("int8", "float")
+    }
+    results = []
+    for words in options.words:
+        work = count_operations(bundle, make_text(words), labels, options.threads)
+        arithmetic = sum(work[kind] / peaks[kind] / 1e6 for kind in peaks)
+        whole = timings[f"{words} words"].median_ms
+        results.append(
+            {
+                "words": words,
+                "int8_gflop": round(work["int8"] / 1e9, 3),
+                "float_gflop": round(work["float"] / 1e9, 3),
+                "arithmetic_ms": round(arithmetic, 2),
+                "whole_ms": round(whole, 2),
+                "share": round(arithmetic / whole, 3),
+            }
+        )
+    print({kind: f"{peak:.0f} GFLOP/s" for kind, peak in peaks.items()})
+    print_table(list(results[0]), [list(row.values()) for row in results])
+    document = {
+        "benchmark": "limits",
+        "shape": options.shape,
+        "threads": options.threads,
+        "machine": machine_card(),
+        "peaks_gflops": {kind: round(peak, 1) for kind, peak in peaks.items()},
+        "results": results,
+    }
+    (_RESULTS / "limits.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def count_operations(bundle: Path, text: str, labels: list[str], threads: int) -> dict[str, float]:
+    """Multiplications and additions of one run: {"int8": ..., "float": ...}."""
+    plain = ort.InferenceSession
+    with TemporaryDirectory() as folder:
+
+        def profiled(
+            path: str, options: ort.SessionOptions, **more: object
+        ) -> ort.InferenceSession:
+            options.enable_profiling = True
+            options.profile_file_prefix = f"{folder}/run"
+            return plain(path, options, **more)
+
+        ort.InferenceSession = profiled
+        try:
+            model = nerlet.load(bundle, threads=threads)
+        finally:
+            ort.InferenceSession = plain
+        model.predict_entities(text, labels)
+        events = json.loads(Path(model._graph._session.end_profiling()).read_text())
+    counts = {"int8": 0.0, "float": 0.0}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kind, count = _count_event(event["args"])
+            counts[kind] += count
+    return counts
+
+
+def _count_event(args: dict[str, Any]) -> tuple[str, float]:
+    """Kind and operations of one node that ran."""
+    name = args["op_name"]
+    inputs = [next(iter(shape.values())) for shape in args["input_type_shape"]]
+    outputs = [next(iter(shape.values())) for shape in args["output_type_shape"]]
+    if name in _INT8 or name in _FLOAT:
+        return "int8" if name in _INT8 else "float", 2.0 * math.prod(outputs[0]) * inputs[0][-1]
+    if name == "MultiHeadAttention":
+        batch, pieces, width = inputs[0]
+        return "float", 4.0 * batch * pieces * pieces * width
+    if name == "LSTM":
+        steps, batch, width = inputs[0]
+        _, directions, _, hidden = outputs[0]
+        return "float", 2.0 * steps * batch * directions * 4 * hidden * (width + hidden)
+    return "float", 0.0
+
+
+def _open_product(
+    kind: str, rows: int, inputs: int, outputs: int, threads: int
+) -> Callable[[], object]:
+    """One product alone as a graph, and a call that runs it."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((inputs, outputs)).astype(np.float32)
+    if kind == "int8":
+        x = rng.integers(0, 255, (rows, inputs)).astype(np.uint8)
+        constants: dict[str, NDArray[Any]] = {
+            "w": rng.integers(-64, 64, (inputs, outputs)).astype(np.int8),
+            "one": np.array(1, np.float32),
+            "scales": np.ones(outputs, np.float32),
+            "zero": np.array(128, np.uint8),
+        }
+        operands = ["x", "w", "one", "scales", "zero"]
+        node = helper.make_node("MatMulIntegerToFloat", operands, ["y"], domain=CONTRIB)
+    else:
+        x = rng.standard_normal((rows, inputs)).astype(np.float32)
+        constants = {"w": weights}
+        node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    element = helper.np_dtype_to_tensor_dtype(x.dtype)
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("x", element, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (rows, outputs))],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)]
+    document = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(document)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(document.SerializeToString(), options)
+    return partial(session.run, ["y"], {"x": x})
+
+
+if __name__ == "__main__":
+    main()

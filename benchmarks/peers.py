@@ -1,0 +1,96 @@
+"""Runtimes beside ours on the same weights: what a benchmark calls, by name.
+
+Each takes texts and labels and gives entities as dicts with `start`, `end` and `label`, at a
+threshold of 0.5. All read one checkpoint of the reference:
+
+* nerlet int8, nerlet fp32: bundles that `nerlet-export convert` makes of it;
+* gliner torch: the reference, fp32;
+* gliner onnx fp32, gliner onnx int8: the reference on its own exports;
+* fast_gliner fp32, fast_gliner int8: a runtime in Rust, on the same exports; it splits words and
+  counts offsets in its own way, so its entities are not compared.
+
+Processor affinity limits all of them alike: call `pin` before anything is loaded.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nerlet
+from nerlet_export.convert import convert
+
+Entities = list[dict[str, Any]]
+Predict = Callable[[Sequence[str], Sequence[str]], list[Entities]]
+
+NERLET = ("nerlet int8", "nerlet fp32")
+PEERS = (
+    "gliner torch",
+    "gliner onnx fp32",
+    "gliner onnx int8",
+    "fast_gliner fp32",
+    "fast_gliner int8",
+)
+_REFERENCE_GRAPHS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
+
+
+def pin(threads: int) -> None:
+    """Leave this process, and what it loads from now on, the first so many processors."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def prepare(checkpoint: Path, names: Sequence[str]) -> None:
+    """Make the bundles and exports that runtimes need, beside the checkpoint."""
+    for precision in ("int8", "fp32"):
+        bundle = checkpoint / f"nerlet-{precision}"
+        if f"nerlet {precision}" in names and not bundle.exists():
+            convert(checkpoint, bundle, precision=precision)
+    exports = checkpoint / "onnx"
+    if any("onnx" in name or "fast" in name for name in names) and not exports.exists():
+        exports.mkdir()
+        _load_reference(checkpoint).export_to_onnx(str(exports), quantize=True)
+
+
+def load(name: str, checkpoint: Path, threads: int) -> Predict:
+    """Load a runtime.
+
+    Args:
+        name: One of `NERLET` or `PEERS`.
+        checkpoint: That `prepare` has seen.
+        threads: Of one run.
+
+    Raises:
+        ImportError: The runtime is not installed.
+    """
+    kind, _, precision = name.rpartition(" ")
+    if kind == "nerlet":
+        model = nerlet.load(checkpoint / f"nerlet-{precision}", threads=threads)
+        return lambda texts, labels: model.inference(texts, labels, threshold=0.5)  # type: ignore[return-value]
+    if kind == "fast_gliner":
+        from fast_gliner import FastGLiNER
+
+        path = f"onnx/{_REFERENCE_GRAPHS[precision]}"
+        fast = FastGLiNER(str(checkpoint), path, "cpu")
+        return lambda texts, labels: fast.predict_entities(list(texts), list(labels))
+    if kind == "gliner onnx":
+        reference = _load_reference(
+            checkpoint / "onnx", load_onnx_model=True, onnx_model_file=_REFERENCE_GRAPHS[precision]
+        )
+    else:
+        import torch
+
+        torch.set_num_threads(threads)
+        reference = _load_reference(checkpoint)
+    return lambda texts, labels: reference.inference(list(texts), list(labels), threshold=0.5)
+
+
+def _load_reference(folder: Path, **options: object) -> Any:  # noqa: ANN401  (the reference's class)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import gliner
+
+        model = gliner.GLiNER.from_pretrained(str(folder), local_files_only=True, **options)
+    return model.eval() if hasattr(model, "eval") else model
