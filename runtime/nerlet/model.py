@@ -9,7 +9,7 @@ Axis letters: L words, K max width, C labels.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import repeat, tee
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,10 +217,9 @@ class GLiNER:
             input_spans,
             flat_ner=flat_ner,
         )
-        all_scored = self._score(checked, self._split, tasks, batch_size)
         return [
-            _to_entities(text, scored, task, return_class_probs=return_class_probs)
-            for text, task, scored in zip(checked, tasks, all_scored, strict=True)
+            _to_entities(text, task, scored, return_class_probs=return_class_probs)
+            for text, task, scored in self._score(checked, self._split, tasks, batch_size)
         ]
 
     batch_predict_entities = inference  # the reference's older name
@@ -260,11 +259,10 @@ class GLiNER:
         own = (self.own_thresholds, multi_label)
         (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
         self._encode_labels(task.labels)  # checks them
-        checked, again = tee(read_text(text) for text in iterate_texts(texts))
-        all_scored = self._score(checked, self._split, repeat(task), batch_size)
+        checked = map(read_text, iterate_texts(texts))
         return (
-            _to_entities(text, scored, task, return_class_probs=return_class_probs)
-            for text, scored in zip(again, all_scored, strict=True)
+            _to_entities(text, task, scored, return_class_probs=return_class_probs)
+            for text, _, scored in self._score(checked, self._split, repeat(task), batch_size)
         )
 
     def predict_words(
@@ -299,10 +297,9 @@ class GLiNER:
         tasks = read_tasks(
             count, labels, threshold, self.own_thresholds, multi_label, nested=nested
         )
-        all_scored = self._score(checked, as_words, tasks, batch_size)
         return [
             to_given_words(_choose_spans(scored, task), scored.kept_words) if scored else []
-            for task, scored in zip(tasks, all_scored, strict=True)
+            for _, task, scored in self._score(checked, as_words, tasks, batch_size)
         ]
 
     def score_words(
@@ -327,7 +324,7 @@ class GLiNER:
             len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
         found = []
-        for task, scored in zip(tasks, self._score(checked, as_words, tasks, None), strict=True):
+        for _, task, scored in self._score(checked, as_words, tasks, batch_size=None):
             if scored is None:
                 found.append(Candidates.none())
                 continue
@@ -342,8 +339,8 @@ class GLiNER:
         split: Callable[[_Source], Sequence[Word]],
         tasks: Iterable[Task],
         batch_size: int | None,
-    ) -> Iterator[_Scored | None]:
-        """Yield the logits of each source in order, None for an empty one; warn of cuts.
+    ) -> Iterator[tuple[_Source, Task, _Scored | None]]:
+        """Yield each source with its task and logits, None for an empty one; warn of cuts.
 
         Labels are checked before anything runs, where tasks are a list.
         """
@@ -353,7 +350,9 @@ class GLiNER:
                 self._encode_labels(own)
         lost_words: list[int] = []
 
-        def score(pairs: Sequence[tuple[_Source, Task]], *, alone: bool) -> list[_Scored | None]:
+        def score(
+            pairs: Sequence[tuple[_Source, Task]], *, alone: bool
+        ) -> list[tuple[_Source, Task, _Scored | None]]:
             """The work of one run: on a CPU of one text, on a GPU of several."""
             filled = [place for place, (source, _) in enumerate(pairs) if len(source)]
             words = [split(pairs[place][0]) for place in filled]
@@ -366,7 +365,7 @@ class GLiNER:
             rows = zip(filled, words, prompts, self._run(prompts, alone=alone), strict=True)
             for place, own, prompt, logits in rows:
                 scored[place] = _Scored(own, prompt.kept_words, logits)
-            return scored
+            return [(source, task, own) for (source, task), own in zip(pairs, scored, strict=True)]
 
         pairs = zip(sources, tasks, strict=False)
         try:
@@ -423,7 +422,7 @@ class GLiNER:
 
 
 def _to_entities(
-    text: str, scored: _Scored | None, task: Task, *, return_class_probs: bool
+    text: str, task: Task, scored: _Scored | None, *, return_class_probs: bool
 ) -> list[Entity]:
     """Return the entities of one text."""
     if scored is None:

@@ -27,15 +27,16 @@ def run_in_order(
         threads: How many; 1 is the caller's own.
 
     Raises:
-        Exception: What `work` or `items` raises, when its turn comes; items begun end first.
+        Exception: What `work` or `items` raises, after the results of the items before.
     """
     if threads == 1:
         yield from map(work, items)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="nerlet") as pool:
         begun: deque[Future[_Result]] = deque()
+        source = _Source(items)
         try:
-            for item in items:
+            for item in source:
                 begun.append(pool.submit(work, item))
                 while begun and (begun[0].done() or len(begun) > _AHEAD * threads):
                     yield begun.popleft().result()
@@ -44,6 +45,7 @@ def run_in_order(
         finally:
             for future in begun:
                 future.cancel()
+        source.raise_error()
 
 
 def run_in_groups(
@@ -59,12 +61,40 @@ def run_in_groups(
         items: May be endless; read at most 32 groups ahead of what is taken.
         size: Most items in a group.
         length: Of an item; what is like it is padded little.
+
+    Raises:
+        Exception: What `items` raises, after the results of the items before; what `work` raises.
     """
-    rest = iter(items)
-    while chunk := list(islice(rest, size * _SORTED_GROUPS)):
+    source = _Source(items)
+    while chunk := list(islice(source, size * _SORTED_GROUPS)):
         order = sorted(range(len(chunk)), key=lambda place: length(chunk[place]))
         results: dict[int, _Result] = {}
         for begin in range(0, len(order), size):
             group = order[begin : begin + size]
             results.update(zip(group, work([chunk[place] for place in group]), strict=True))
         yield from (results[place] for place in range(len(chunk)))
+    source.raise_error()
+
+
+class _Source(Iterator[_Item]):
+    """Items up to the first error, which is kept until the results before it have been taken."""
+
+    def __init__(self, items: Iterable[_Item]) -> None:
+        self._items = iter(items)
+        self._error: Exception | None = None
+
+    def __next__(self) -> _Item:
+        if self._error is not None:
+            raise StopIteration
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._error = error
+            raise StopIteration from error
+
+    def raise_error(self) -> None:
+        """Raise what ended the items, if anything did."""
+        if self._error is not None:
+            raise self._error

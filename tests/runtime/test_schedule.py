@@ -55,6 +55,21 @@ def test_an_error_comes_in_its_turn(threads):
         next(results)
 
 
+@pytest.mark.parametrize("run", ["order 1", "order 3", "groups"])
+def test_what_came_before_a_bad_item_is_not_lost(run):
+    def items():
+        yield from range(23)
+        raise OSError("the disk")
+
+    if run == "groups":
+        results = run_in_groups(lambda group: group, items(), 4, lambda _: 1)
+    else:
+        results = run_in_order(lambda item: item, items(), int(run[-1]))
+    assert [next(results) for _ in range(23)] == list(range(23))
+    with pytest.raises(OSError, match="the disk"):
+        next(results)
+
+
 @given(st.lists(st.integers(0, 50), max_size=300), st.integers(1, 5))
 def test_groups_are_of_like_length_and_in_order(lengths, size):
     groups = []
