@@ -4,8 +4,8 @@
 
 A model of a published shape with seeded weights (`shapes.py`), one for all runtimes (`peers.py`).
 Timed: one call with one text, at a threshold of 0.5: words, pieces, graph, decoding. Not timed:
-loading, and the first calls. For each number of threads a process of its own is left as many
-processors, and in it runtimes alternate, one call each a round. Checked: the entities of nerlet's
+loading, and the first calls. Each number of threads has a process of its own, in which runtimes
+alternate, one call each a round. Checked: the entities of nerlet's
 fp32 bundle are the reference's; the share that int8 has of them, and they of int8's, is reported
 as F1, for each int8 runtime alike.
 Written: `results/latency.json`.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness import machine_card, print_table, time_alternating, timing_fields
 from nerlet.evaluate import Counts, count_matches
-from peers import NERLET, PEERS, Entities, Predict, load, pin, prepare
+from peers import NERLET, PEERS, Entities, Predict, can_limit, load, prepare
 from shapes import make_shape
 from texts import make_labels, make_text
 
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, checkpoint: Path) -> list[dict[str, object]]:
-    """Measure all runtimes on as many processors as there are threads."""
+    """Measure the runtimes that can run on so many threads."""
     threads: int = options.child
-    pin(threads)
-    runtimes = {name: load(name, checkpoint, threads) for name in options.runtimes}
+    names = [name for name in options.runtimes if can_limit(name, threads)]
+    runtimes = {name: load(name, checkpoint, threads) for name in names}
     agreement = compare(runtimes)
     results: list[dict[str, object]] = []
     for labels in map(make_labels, options.labels):

@@ -2,10 +2,11 @@
 
     python benchmarks/lengths.py [FOLDER] [--model DIR]
 
-The texts of each file are read in three forms: by their own length in words, and joined, neighbours
-to neighbours, until a text has so many words. For each form: F1 at the model's own threshold, the
-threshold with the best F1, and that F1; plain means over the files that have at least 30 entities
-in that form. FOLDER is by default dev/zero, which the default model's threshold was chosen on.
+The texts of each file are read in five forms: those of a length, in words, in three ranges, and
+joined, neighbours to neighbours, until a text has so many words, in two. For each form: F1 at the
+model's own threshold, the threshold with the best F1, and that F1; plain means over the files that
+have at least 30 entities in that form. FOLDER is by default dev/zero, which the default model's
+threshold was chosen on.
 Written: `results/lengths.json`.
 """
 
@@ -51,7 +52,7 @@ def main() -> None:
     for name, form in forms.items():
         judged = [judge(predict, form(dataset)) for dataset in datasets]
         judged = [item for item in judged if item.annotated.sum() >= _MIN_ENTITIES]
-        results.append({"texts": name, **measure(judged, model.threshold)})
+        results.append({"form": name, **measure(judged, model.threshold)})
     document = {"threshold": model.threshold, "machine": machine_card(), "results": results}
     (_RESULTS / "lengths.json").write_text(json.dumps(document, indent=1) + "\n")
     header = list(results[0])
@@ -65,7 +66,7 @@ def measure(judged: Sequence[Judgement], threshold: float) -> dict[str, float]:
     (own,) = mean_f1_by_threshold(judged, [threshold])
     return {
         "files": len(judged),
-        "number": sum(item.sentences for item in judged),
+        "texts": sum(item.sentences for item in judged),
         "F1": round(100 * own, 2),
         "best threshold": best,
         "F1 there": round(100 * f1[best], 2),
@@ -85,6 +86,8 @@ def join(dataset: Dataset, words: int) -> Dataset:
 
 
 def _join(examples: Sequence[Example], words: int) -> Iterator[Example]:
+    if not examples:
+        return
     first, *others = examples
     for example in others:
         at = len(first.words)

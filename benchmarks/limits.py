@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 import nerlet
 from harness import machine_card, print_table, time_alternating
 from nerlet_export.operators import CONTRIB
-from peers import pin, prepare
+from peers import prepare
 from shapes import make_shape
 from texts import make_labels, make_text
 
@@ -50,7 +50,6 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = make_shape(options.shape, options.work / options.shape)
     prepare(checkpoint, ["nerlet int8"])
-    pin(options.threads)
     bundle = checkpoint / "nerlet-int8"
     model = nerlet.load(bundle, threads=options.threads)
     labels = make_labels(5)

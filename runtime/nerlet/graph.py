@@ -83,6 +83,7 @@ class Graph:
         self._open_session = open_session
         self._one_thread: ort.InferenceSession | None = None
         self._opening = Lock()
+        self._stamp = _stamp(path)
         self._max_width = max_width
         _check_inputs({arg.name: arg for arg in session.get_inputs()}, path)
         _check_output({arg.name: arg for arg in session.get_outputs()}, path, max_width)
@@ -109,7 +110,8 @@ class Graph:
                 first such call opens the graph once more.
 
         Raises:
-            GraphError: The graph fails, or its output has another shape.
+            GraphError: The graph fails, its output has another shape, or its file has been
+                replaced before it is opened once more.
         """
         session = self._share_threads() if one_thread else self._session
         try:
@@ -132,12 +134,24 @@ class Graph:
 
     def _share_threads(self) -> ort.InferenceSession:
         """The session of runs on one thread each, opened when it is first asked for."""
-        if self.threads == 1:
-            return self._session
         with self._opening:
             if self._one_thread is None:
+                if _stamp(self.path) != self._stamp:
+                    raise GraphError(
+                        f"{self.path}: expected the file that was loaded, found another or none; "
+                        "load the model again"
+                    )
                 self._one_thread = self._open_session(1)
             return self._one_thread
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells whether a file has been replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def open_graph(

@@ -6,12 +6,12 @@ text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph-> logits
 Axis letters: L words, K max width, C labels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,16 +46,34 @@ from nerlet.words import Word, WordSplitter, as_words, split_words, word_shape
 
 _Source = TypeVar("_Source", str, list[str])
 Logits = NDArray[np.float32]
-_LABEL_SETS = 64  # whose pieces are kept
+_LABEL_SETS = 64  # whose pieces are kept between calls
+_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One text after the graph: words, indices of the L words that it saw, logits, (L, K, C)."""
+    """One text after the graph.
+
+    Attributes:
+        words: Of the text.
+        kept_words: Indices of the L words that the graph saw.
+        lost_words: How many were cut from the end.
+        logits: (L, K, C).
+    """
 
     words: Sequence[Word]
     kept_words: NDArray[np.int64]
+    lost_words: int
     logits: Logits
+
+
+@dataclass(frozen=True, slots=True)
+class _Worded(Generic[_Source]):
+    """One text before the graph."""
+
+    source: _Source
+    task: Task
+    words: Sequence[Word]
 
 
 def load(
@@ -98,14 +116,20 @@ class GLiNER:
         Args:
             bundle: The model directory.
             graph: Its open graph.
-            split: Finds the words of a text.
+            split: Finds the words of a text; called on the thread that asks for entities.
         """
         self.bundle = bundle
         self._graph = graph
         self._split = split
         self.own_thresholds = OwnThresholds(self.threshold, bundle.label_thresholds)
         self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
-        self._encode_labels = lru_cache(_LABEL_SETS)(self._encode_label_set)
+        encoder, room = self._encoder, bundle.max_positions
+
+        @lru_cache(_LABEL_SETS)
+        def encode_labels(labels: LabelSet) -> list[list[int]]:
+            return encoder.encode_labels(labels.prompts, room)
+
+        self._encode_labels = encode_labels
 
     @classmethod
     def from_pretrained(
@@ -189,7 +213,9 @@ class GLiNER:
                 text.
             multi_label: One span may have several labels. Or one per text.
             batch_size: Texts in one run on a GPU, 8 by default. On a CPU each text runs alone,
-                which is as fast and keeps its scores free of its neighbours.
+                which is as fast and keeps its scores free of its neighbours; as many at once as
+                there are threads, where there are at least half as many texts. The first such call
+                opens the graph once more, and holds its weights a second time.
             packing_config: Only None: nerlet does not have this part of the reference.
             input_spans: For each text a list of {"start", "end"} offsets, the only spans that may
                 be found.
@@ -219,7 +245,7 @@ class GLiNER:
         )
         return [
             _to_entities(text, task, scored, return_class_probs=return_class_probs)
-            for text, task, scored in self._score(checked, self._split, tasks, batch_size)
+            for text, task, scored in self._score_all(checked, self._split, tasks, batch_size)
         ]
 
     batch_predict_entities = inference  # the reference's older name
@@ -238,7 +264,9 @@ class GLiNER:
         """Find the entities of texts one after the other, from an iterable that may be endless.
 
         On a CPU as many texts run at once as the model has threads, and at most 4 times as many
-        are read ahead of what has been taken; so memory is that of a few texts.
+        are read ahead of what has been taken; on another device, 32 batches. So memory is that of a
+        few texts. With one thread none is read ahead; else a result may wait until the next text
+        has come.
 
         Args:
             texts: Texts. A blank one, or one that is not a string, gives [].
@@ -250,20 +278,30 @@ class GLiNER:
             return_class_probs: Add `class_probs`.
 
         Returns:
-            The entities of each text, in the order of the texts, as soon as they are found; at the
-            latest when the next text has come.
+            The entities of each text, in the order of the texts.
 
         Raises:
             InputError: An argument is out of bounds; at the call, before any text is read.
+
+        Warns:
+            UserWarning: Words past the end of what the model takes were cut; for each such text.
         """
         own = (self.own_thresholds, multi_label)
         (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
-        self._encode_labels(task.labels)  # checks them
+        size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
         checked = map(read_text, iterate_texts(texts))
-        return (
-            _to_entities(text, task, scored, return_class_probs=return_class_probs)
-            for text, _, scored in self._score(checked, self._split, repeat(task), batch_size)
+        pieces = {task.labels: self._encode_labels(task.labels)}
+        all_scored = self._score(
+            zip(checked, repeat(task), strict=False), self._split, pieces, self._graph.threads, size
         )
+
+        def find() -> Iterator[list[Entity]]:
+            for text, _, scored in all_scored:
+                if scored is not None:
+                    self._warn_of_lost_words([scored.lost_words])
+                yield _to_entities(text, task, scored, return_class_probs=return_class_probs)
+
+        return find()
 
     def predict_words(
         self,
@@ -299,7 +337,7 @@ class GLiNER:
         )
         return [
             to_given_words(_choose_spans(scored, task), scored.kept_words) if scored else []
-            for _, task, scored in self._score(checked, as_words, tasks, batch_size)
+            for _, task, scored in self._score_all(checked, as_words, tasks, batch_size)
         ]
 
     def score_words(
@@ -324,7 +362,7 @@ class GLiNER:
             len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
         found = []
-        for _, task, scored in self._score(checked, as_words, tasks, batch_size=None):
+        for _, task, scored in self._score_all(checked, as_words, tasks, batch_size=None):
             if scored is None:
                 found.append(Candidates.none())
                 continue
@@ -333,60 +371,74 @@ class GLiNER:
             found.append(replace(own, start=scored.kept_words[own.start], end=ends))
         return found
 
-    def _score(
+    def _score_all(
         self,
-        sources: Iterable[_Source],
+        sources: Sequence[_Source],
         split: Callable[[_Source], Sequence[Word]],
-        tasks: Iterable[Task],
+        tasks: Sequence[Task],
         batch_size: int | None,
     ) -> Iterator[tuple[_Source, Task, _Scored | None]]:
-        """Yield each source with its task and logits, None for an empty one; warn of cuts.
+        """Yield sources as `_score` does; labels are checked first, and of cuts it warns last."""
+        size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
+        label_sets = dict.fromkeys(task.labels for task in tasks)
+        pieces = {own: self._encode_labels(own) for own in label_sets}
+        # Few texts run one after the other, each on all threads.
+        threads = self._graph.threads if 2 * len(sources) >= self._graph.threads else 1
+        threads = min(threads, max(len(sources), 1))
+        lost_words = []
+        pairs = zip(sources, tasks, strict=True)
+        for source, task, scored in self._score(pairs, split, pieces, threads, size):
+            lost_words.append(scored.lost_words if scored else 0)
+            yield source, task, scored
+        self._warn_of_lost_words(lost_words)
 
-        Labels are checked before anything runs, where tasks are a list.
+    def _score(
+        self,
+        pairs: Iterable[tuple[_Source, Task]],
+        split: Callable[[_Source], Sequence[Word]],
+        pieces: Mapping[LabelSet, list[list[int]]],
+        threads: int,
+        size: int,
+    ) -> Iterator[tuple[_Source, Task, _Scored | None]]:
+        """Yield each source with its task and logits in order, None for an empty one.
+
+        Args:
+            pairs: Sources and what to find in them; words are found on the caller's thread.
+            split: Finds the words.
+            pieces: Of each label set.
+            threads: Sources to run at once on a CPU; of more than one each has one thread.
+            size: Sources in one run on another device.
         """
-        size = read_count("batch_size", batch_size, default=8)
-        if isinstance(tasks, list):
-            for own in dict.fromkeys(task.labels for task in tasks):
-                self._encode_labels(own)
-        lost_words: list[int] = []
 
-        def score(
-            pairs: Sequence[tuple[_Source, Task]], *, alone: bool
-        ) -> list[tuple[_Source, Task, _Scored | None]]:
-            """The work of one run: on a CPU of one text, on a GPU of several."""
-            filled = [place for place, (source, _) in enumerate(pairs) if len(source)]
-            words = [split(pairs[place][0]) for place in filled]
+        def score(group: Sequence[_Worded[_Source]]) -> list[_Scored | None]:
+            filled = [place for place, item in enumerate(group) if item.words]
             prompts = [
-                self._build_prompt(own, self._encode_labels(pairs[place][1].labels))
-                for place, own in zip(filled, words, strict=True)
+                self._build_prompt(group[place].words, pieces[group[place].task.labels])
+                for place in filled
             ]
-            lost_words.extend(prompt.lost_words for prompt in prompts if prompt.lost_words)
-            scored: list[_Scored | None] = [None] * len(pairs)
-            rows = zip(filled, words, prompts, self._run(prompts, alone=alone), strict=True)
-            for place, own, prompt, logits in rows:
-                scored[place] = _Scored(own, prompt.kept_words, logits)
-            return [(source, task, own) for (source, task), own in zip(pairs, scored, strict=True)]
+            scored: list[_Scored | None] = [None] * len(group)
+            all_logits = self._run(prompts, one_thread=threads > 1)
+            for place, prompt, logits in zip(filled, prompts, all_logits, strict=True):
+                words = group[place].words
+                scored[place] = _Scored(words, prompt.kept_words, prompt.lost_words, logits)
+            return scored
 
-        pairs = zip(sources, tasks, strict=False)
-        try:
-            if self.device == "cpu":
-                threads = self._count_threads(sources)
-                alone = threads > 1
-                yield from run_in_order(lambda pair: score([pair], alone=alone)[0], pairs, threads)
-            else:
-                work = partial(score, alone=False)
-                yield from run_in_groups(work, pairs, size, lambda pair: len(pair[0]))
-        finally:
-            warn_of_lost_words(lost_words, self.bundle.max_len, self.bundle.max_positions)
+        items = (_Worded(source, task, split(source)) for source, task in pairs)
+        done: Iterator[tuple[_Worded[_Source], _Scored | None]]
+        if self.device == "cpu":
+            done = run_in_order(lambda item: (item, score([item])[0]), items, threads)
+        else:
+            done = run_in_groups(
+                lambda group: list(zip(group, score(group), strict=True)),
+                items,
+                size,
+                lambda item: len(item.words),
+            )
+        for item, scored in done:
+            yield item.source, item.task, scored
 
-    def _count_threads(self, sources: Iterable[_Source]) -> int:
-        """Texts to run at once: one on all threads, many on one thread each."""
-        threads = self._graph.threads
-        count = len(sources) if isinstance(sources, list) else threads
-        return threads if count >= threads else 1
-
-    def _encode_label_set(self, labels: LabelSet) -> list[list[int]]:
-        return self._encoder.encode_labels(labels.prompts, self.bundle.max_positions)
+    def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
+        warn_of_lost_words(counts, self.bundle.max_len, self.bundle.max_positions)
 
     def _build_prompt(self, words: Sequence[Word], label_pieces: list[list[int]]) -> Prompt:
         max_len, max_positions = self.bundle.max_len, self.bundle.max_positions
@@ -403,7 +455,7 @@ class GLiNER:
             word_count=len(texts),
         )
 
-    def _run(self, prompts: Sequence[Prompt], *, alone: bool) -> list[Logits]:
+    def _run(self, prompts: Sequence[Prompt], *, one_thread: bool) -> list[Logits]:
         """Return the logits of each prompt, (L, K, C), without padding."""
         empty = [np.zeros((0, 1, prompt.label_count), dtype=np.float32) for prompt in prompts]
         worded = [prompt for prompt in prompts if len(prompt.kept_words)]
@@ -412,7 +464,7 @@ class GLiNER:
         shapes = self._graph.has_word_shapes
         feeds = make_batch(worded, self.bundle.max_width, word_shapes=shapes)
         count = max(prompt.label_count for prompt in worded)
-        logits = iter(self._graph.run(feeds, count, one_thread=alone))
+        logits = iter(self._graph.run(feeds, count, one_thread=one_thread))
         return [
             next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
             if len(prompt.kept_words)

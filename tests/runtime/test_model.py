@@ -1,4 +1,7 @@
+import gc
+import os
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 import nerlet
 from nerlet.decode import Span, select_spans
-from nerlet.errors import InputError
+from nerlet.errors import GraphError, InputError
 from nerlet.graph import Graph, open_graph
 from nerlet.words import as_words
 from tests.toys import ENT, KINDS, MAX_LEN, SEP, write_bundle, write_export
@@ -399,6 +402,32 @@ def test_a_label_set_is_encoded_once(toy, monkeypatch):
         toy.inference(["Ada", "Apple"], [["seen alone"], ["seen once", "person"]])
     seen = [call.args[0] for call in encode.mock_calls]
     assert seen == [("seen once", "person"), ("seen alone",)]
+    many = [[f"number {n}"] for n in range(100)]  # more than are kept between calls
+    encode.reset_mock()
+    toy.inference(["Ada"] * 100, many)
+    assert [call.args[0] for call in encode.mock_calls] == [tuple(own) for own in many]
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once(tmp_path):
+    write_bundle(tmp_path)
+    model = nerlet.load(tmp_path, threads=1)
+    model.predict_entities("Ada", LABELS)
+    alive = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_a_graph_that_was_replaced_since_is_not_opened_again(tmp_path):
+    write_bundle(tmp_path)
+    model = nerlet.load(tmp_path, threads=2)
+    os.utime(tmp_path / "model.onnx", ns=(0, 0))
+    assert model.predict_entities("Ada", LABELS)
+    with pytest.raises(GraphError, match=r"model\.onnx: expected the file that was loaded"):
+        model.inference(["Ada", "Bill"], LABELS)
 
 
 def test_a_cpu_runs_each_text_alone_and_a_gpu_like_lengths_together(toy, monkeypatch):
@@ -463,13 +492,26 @@ def test_a_stream_checks_its_arguments_before_it_reads(toy):
     for labels, threshold in (([], None), (["a"], 2), (["\u200b"], None)):
         with pytest.raises(InputError):
             toy.stream(never(), labels, threshold=threshold)
+    with pytest.raises(InputError, match="batch_size: expected"):
+        toy.stream(never(), LABELS, batch_size=0)
     with pytest.raises(InputError, match="texts: expected"):
         toy.stream("one text", LABELS)
 
 
-def test_a_stream_warns_of_cuts_when_it_ends(toy):
-    with pytest.warns(UserWarning, match="words at the end of 1 texts were cut"):
-        assert len(list(toy.stream(["Ada", "Ada " * (MAX_LEN + 3)], LABELS))) == 2
+def test_a_stream_warns_of_each_text_that_was_cut(toy):
+    found = toy.stream(["Ada", "Ada " * (MAX_LEN + 3), "on", "Ada " * (MAX_LEN + 5)], LABELS)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(list(found)) == 4
+    assert [str(own.message)[:12] for own in told] == ["3 words at t", "5 words at t"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_blank_texts_alone(toy, monkeypatch, device):
+    monkeypatch.setattr(Graph, "device", device)
+    assert toy.inference(["", " ", "\u200b"], LABELS) == [[], [], []]
+    assert toy.inference([], LABELS) == []
+    assert list(toy.stream([], LABELS)) == []
 
 
 def test_another_splitter(toy):
