@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         self.config = config
         self.model = AutoModel.from_config(_hf_config(config.encoder))
         hf = self.model.config
-        if config.label_attention == "isolated" and hf.model_type != "bert":
+        if config.label_attention == "isolated" and not _is_plain_bert(hf):
             raise BundleError(
                 f"label_attention is 'isolated' but the encoder is {hf.model_type!r}: isolated "
                 "labels need absolute positions and are built for 'bert' encoders; use 'joint'"
@@ -75,12 +75,14 @@ class Encoder(nn.Module):
         Returns:
             One vector per piece, (B, T, D).
         """
-        is_key = attention_mask > 0
-        if self.config.label_attention == "joint" and self.model.config.model_type == "bert":
+        is_key, heads = attention_mask > 0, self.model.config.num_attention_heads
+        if self.config.label_attention == "joint" and _is_plain_bert(self.model.config):
             embeds = self._embed(input_ids, word_shapes)
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
             sees = is_key[:, None, :] & is_key[:, :, None]
-            hidden = self._run_bert(embeds, positions, partial(self._attend, bias=_bias(sees)))
+            hidden = self._run_bert(
+                embeds, positions, partial(self._attend, bias=_bias(sees, heads))
+            )
         elif self.config.label_attention == "joint":
             embeds = self._embed(input_ids, word_shapes)
             hidden = self.model(inputs_embeds=embeds, attention_mask=attention_mask)[0]
@@ -91,7 +93,9 @@ class Encoder(nn.Module):
             is_same = block[:, :, None] == block[:, None, :]  # (B, T, T)
             positions = (is_same & _lower_triangle(block)).sum(-1) - 1  # (B, T)
             sees = (is_same | (block == 0)[:, :, None]) & is_key[:, None, :]
-            hidden = self._run_bert(embeds, positions, partial(self._attend, bias=_bias(sees)))
+            hidden = self._run_bert(
+                embeds, positions, partial(self._attend, bias=_bias(sees, heads))
+            )
         return hidden if self.projection is None else self.projection(hidden)
 
     def _embed(self, ids: Tensor, segments: Tensor | None) -> Tensor:
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
 
     def encode_packed(self, pieces: Pieces) -> Tensor:
         """Encode the pieces of a training batch, (N,) -> (N, D), without padding where possible."""
-        if self.model.config.model_type == "bert":
+        if _is_plain_bert(self.model.config):
             attend = partial(self._attend_packed, groups=pieces.attention)
             embeds = self._embed(pieces.ids, pieces.segments)
             hidden = self._run_bert(embeds, pieces.positions, attend)
@@ -160,6 +164,12 @@ class Encoder(nn.Module):
         return torch.cat(answers)
 
 
+def _is_plain_bert(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
+    """Whether `_run_bert` is what transformers runs: absolute positions, as all published have."""
+    positions = getattr(config, "position_embedding_type", "absolute")
+    return bool(config.model_type == "bert" and positions == "absolute")
+
+
 def label_blocks(input_ids: Tensor, ent_id: int) -> Tensor:
     """Number the label each piece belongs to, from 1; 0 for the text block.
 
@@ -182,9 +192,13 @@ def _lower_triangle(block: Tensor) -> Tensor:
     return order[:, None] >= order[None, :]  # (T, T)
 
 
-def _bias(sees: Tensor) -> Tensor:
-    """Turn a boolean mask (B, T, T) into an additive one, (B, 1, T, T)."""
-    return (1.0 - sees[:, None].to(torch.float32)) * torch.finfo(torch.float32).min
+def _bias(sees: Tensor, heads: int) -> Tensor:
+    """Turn a boolean mask (B, T, T) into an additive one, (B, H, T, T).
+
+    For every head: not every onnxruntime spreads one over all of them, text by text.
+    """
+    bias = (1.0 - sees[:, None].to(torch.float32)) * torch.finfo(torch.float32).min
+    return bias.expand(-1, heads, -1, -1)
 
 
 def _project(own: Any, x: Tensor) -> Sequence[Tensor]:  # noqa: ANN401  (transformers' module)

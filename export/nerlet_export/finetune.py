@@ -20,7 +20,11 @@ _MEASUREMENTS = 10  # on dev, over a run that is not ended early; one more comes
 # where the command runs, then in the checkout that this file is in.
 _DEFAULT_START = Path("models") / "small-checkpoint"
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_BOUNDS = {**BOUNDS, "epochs": (0.01, math.inf)}
+_BOUNDS = {
+    **BOUNDS,
+    "epochs": (0.01, math.inf),
+    **dict.fromkeys(("encoder_lr", "head_lr"), (1e-9, math.inf)),
+}
 
 
 def finetune(

@@ -23,9 +23,6 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 from nerlet_export.model import SpanModel
 from nerlet_export.operators import Attention, TakeLast, split_heads
 
-# Pieces further apart count as this far apart; in published models they share a bucket by then.
-_MAX_DISTANCE = 4096
-
 
 def fuse(model: SpanModel) -> SpanModel:
     """Copy a model with the attention of its encoder replaced where a faster form is known."""
@@ -63,7 +60,9 @@ class Buckets(nn.Module):
         super().__init__()
         self.heads: int = own.num_attention_heads
         self.span: int = own.pos_ebd_size  # S
-        buckets = torch.arange(_MAX_DISTANCE + 1)
+        # From there on all are in the last bucket, number S
+        self.furthest: int = own.max_relative_positions
+        buckets = torch.arange(self.furthest + 1)
         if own.position_buckets > 0:
             buckets = make_log_bucket_position(
                 buckets, own.position_buckets, own.max_relative_positions
@@ -80,10 +79,10 @@ class Buckets(nn.Module):
         B, T = hidden.shape[0], hidden.shape[1]
         place = torch.arange(T, device=hidden.device)
         apart = place[:, None] - place[None, :]  # (T, T)
-        furthest = self.buckets[(place[-1:]).clamp(max=_MAX_DISTANCE)]  # (1,)
-        bucket = self.buckets[apart.abs().clamp(max=_MAX_DISTANCE)] * apart.sign()
-        index = (bucket + furthest).to(torch.int32)
-        rows = torch.cat([self.span - furthest, self.span + furthest + 1])
+        last = self.buckets[place[-1:].clamp(max=self.furthest)]  # (1,)
+        bucket = self.buckets[apart.abs().clamp(max=self.furthest)] * apart.sign()
+        index = (bucket + last).to(torch.int32)
+        rows = torch.cat([self.span - last, self.span + last + 1])
         return index.expand(B, self.heads, T, T), rows[0], rows[1]
 
 

@@ -26,7 +26,7 @@ from nerlet_export.model import SpanModel
 from nerlet_export.operators import CONTRIB
 from nerlet_export.samples import sample_feeds
 
-OPSET = 17  # LayerNormalization as one operator; read by every runtime since onnxruntime 1.12
+OPSET = 17  # LayerNormalization as one operator
 IR_VERSION = 8
 
 # Inputs in the reference's order: element type and names of the axes (None: the axis is 2).

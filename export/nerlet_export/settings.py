@@ -173,7 +173,8 @@ class Tuning:
 
     Attributes:
         start: Checkpoint to start from; "" for the default model's, in a checkout.
-        epochs: Passes over the rows, counted in pieces, since rows are drawn at random.
+        epochs: Passes over the rows, at least 0.01, counted in pieces, since rows are drawn at
+            random.
         encoder_lr: Peak learning rate of the encoder.
         head_lr: Peak learning rate of everything else.
         batch_pieces: Pieces of text in a step; small, so that few rows give many steps.

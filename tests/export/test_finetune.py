@@ -198,7 +198,7 @@ def test_the_default_start_is_the_checkout_s_wherever_one_is(tmp_path, monkeypat
     ("option", "message"),
     [
         (["--epochs", "0"], "epochs is 0.0, expected a number of at least 0.01"),
-        (["--head-lr", "nan"], "head_lr is nan, expected a number of at least 0"),
+        (["--head-lr", "nan"], "head_lr is nan, expected a number of at least 1e-09"),
         (["--batch-pieces", "0"], "batch_pieces is 0, expected a whole number of at least 1"),
         (["--patience", "-1"], "patience is -1, expected a whole number of at least 0"),
         (["--start", "nowhere"], "nowhere"),
