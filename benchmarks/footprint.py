@@ -3,7 +3,8 @@
 Timed, each in a fresh process, processes alternating: `import nerlet` beside the import of its
 three libraries alone (numpy, tokenizers, onnxruntime), then `nerlet.load()`, then the first
 `predict_entities`. Not timed: the start of the interpreter. Memory is the process's peak resident
-size at the end. Disk: the bundle's files, and what site-packages holds of nerlet's requirements.
+size at the end. Disk: the bundle's files, and what site-packages holds of nerlet
+and its requirements (of an editable install, the requirements alone).
 Checked: the first answer has the entities that the README shows.
 
 Run: python benchmarks/footprint.py [--rounds 20] [--model DIR]

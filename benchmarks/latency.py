@@ -5,9 +5,8 @@
 A model of a published shape with seeded weights (`shapes.py`), one for all runtimes (`peers.py`).
 Timed: one call with one text, at a threshold of 0.5: words, pieces, graph, decoding. Not timed:
 loading, and the first calls. Each number of threads has a process of its own, in which runtimes
-alternate, one call each a round. Checked: the entities of nerlet's
-fp32 bundle are the reference's; the share that int8 has of them, and they of int8's, is reported
-as F1, for each int8 runtime alike.
+alternate, one call each a round. Checked: the entities of nerlet's fp32 bundle are the reference's;
+the share that int8 has of them, and they of int8's, is reported as F1, for each int8 runtime alike.
 Written: `results/latency.json`.
 """
 

@@ -146,7 +146,6 @@ def _open_product(
 ) -> Callable[[], object]:
     """One product alone as a graph, and a call that runs it."""
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((inputs, outputs)).astype(np.float32)
     if kind == "int8":
         x = rng.integers(0, 255, (rows, inputs)).astype(np.uint8)
         constants: dict[str, NDArray[Any]] = {
@@ -159,7 +158,7 @@ def _open_product(
         node = helper.make_node("MatMulIntegerToFloat", operands, ["y"], domain=CONTRIB)
     else:
         x = rng.standard_normal((rows, inputs)).astype(np.float32)
-        constants = {"w": weights}
+        constants = {"w": rng.standard_normal((inputs, outputs)).astype(np.float32)}
         node = helper.make_node("MatMul", ["x", "w"], ["y"])
     element = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(

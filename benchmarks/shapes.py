@@ -18,26 +18,20 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from nerlet_export.tiny import ENCODERS
+
 with warnings.catch_warnings():  # torch's, of how transformers' DeBERTa is written
     warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
     import gliner
 
 DEBERTA_SMALL: dict[str, Any] = {
-    "model_type": "deberta-v2",
+    **ENCODERS["deberta-v2"],
     "num_hidden_layers": 6,
     "hidden_size": 768,
     "num_attention_heads": 12,
     "intermediate_size": 3072,
     "max_position_embeddings": 512,
-    "relative_attention": True,
     "position_buckets": 256,
-    "max_relative_positions": -1,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "pos_att_type": ["p2c", "c2p"],
-    "position_biased_input": False,
-    "type_vocab_size": 0,
-    "layer_norm_eps": 1e-7,
     "pad_token_id": 0,
     "vocab_size": 128100,
 }
