@@ -75,27 +75,26 @@ class Encoder(nn.Module):
         Returns:
             One vector per piece, (B, T, D).
         """
-        is_key, heads = attention_mask > 0, self.model.config.num_attention_heads
-        if self.config.label_attention == "joint" and _is_plain_bert(self.model.config):
-            embeds = self._embed(input_ids, word_shapes)
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-            sees = is_key[:, None, :] & is_key[:, :, None]
-            hidden = self._run_bert(
-                embeds, positions, partial(self._attend, bias=_bias(sees, heads))
-            )
-        elif self.config.label_attention == "joint":
+        if not _is_plain_bert(self.model.config):
             embeds = self._embed(input_ids, word_shapes)
             hidden = self.model(inputs_embeds=embeds, attention_mask=attention_mask)[0]
+            return hidden if self.projection is None else self.projection(hidden)
+        is_key = attention_mask[:, None, :] > 0  # (B, 1, T)
+        if self.config.label_attention == "joint":
+            segments = word_shapes
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+            sees = is_key & is_key.transpose(1, 2)  # (B, T, T)
         else:
             block = label_blocks(input_ids, self.config.class_token_index)
-            shapes = 0 if word_shapes is None else word_shapes
-            embeds = self._embed(input_ids, torch.where(block > 0, LABEL_SEGMENT, shapes))
+            segments = torch.where(
+                block > 0, LABEL_SEGMENT, 0 if word_shapes is None else word_shapes
+            )
             is_same = block[:, :, None] == block[:, None, :]  # (B, T, T)
             positions = (is_same & _lower_triangle(block)).sum(-1) - 1  # (B, T)
-            sees = (is_same | (block == 0)[:, :, None]) & is_key[:, None, :]
-            hidden = self._run_bert(
-                embeds, positions, partial(self._attend, bias=_bias(sees, heads))
-            )
+            sees = (is_same | (block == 0)[:, :, None]) & is_key
+        bias = _bias(sees, self.model.config.num_attention_heads)
+        embeds = self._embed(input_ids, segments)
+        hidden = self._run_bert(embeds, positions, partial(self._attend, bias=bias))
         return hidden if self.projection is None else self.projection(hidden)
 
     def _embed(self, ids: Tensor, segments: Tensor | None) -> Tensor:
