@@ -1,10 +1,11 @@
-"""Rows to examples: which row, which crop of it, which types are asked for.
+"""Rows to examples: which rows, which crop of them, which types are asked for.
 
 Every choice comes from the generator that is given, so a run repeats and resumes exactly.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from nerlet_export.data import Example, Layout, count_room
 
 # Rows without a label that may follow each other by chance.
 _MOST_MISSES = 10_000
+# Rows that are looked at to make one passage.
+_MOST_TRIES = 100
+# Policies that say nothing about the types of another row of the source.
+_ALONE = ("closure", "one-mention", "explicit")
 _LOWER, _UPPER = word_shape("word"), word_shape("WORD")
 _CASED = {word_shape("word"), word_shape("Word"), word_shape("WORD"), word_shape("wOrD")}
 
@@ -25,7 +30,9 @@ class Sampling:
     """How examples are drawn from rows.
 
     Attributes:
-        crop_words: Longest text of an example; 0 for the model's own limit.
+        crop_words: Longest text of an example of one row; 0 for the model's own limit.
+        passages: Chance that an example is a passage: rows of one source, one after the other.
+        passage_words: Longest passage; each is of a length drawn up to this.
         max_types: Most labels of an example.
         negative_ratio: Share of an example's labels that are negatives, on average; 0 for none,
             so that texts without a present type are left out.
@@ -38,6 +45,8 @@ class Sampling:
     """
 
     crop_words: int = 40
+    passages: float = 0.0
+    passage_words: int = 200
     max_types: int = 25
     negative_ratio: float = 0.5
     drop_type: float = 0.1
@@ -71,7 +80,11 @@ def draw_examples(
     misses = 0
     while misses < _MOST_MISSES:
         rows = corpus.rows[sources[rng.choice(len(sources), p=chances)]]
-        example = make_example(rows[int(rng.integers(len(rows)))], corpus, sampling, layout, rng)
+        row, own = rows[int(rng.integers(len(rows)))], sampling
+        if sampling.passages > 0 and rng.random() < sampling.passages:
+            most = max(len(row.words), int(rng.integers(1, sampling.passage_words + 1)))
+            row, own = _join_rows(row, rows, most, rng), replace(sampling, crop_words=most)
+        example = make_example(row, corpus, own, layout, rng)
         misses = 0 if example is not None else misses + 1
         if example is not None:
             yield example
@@ -106,8 +119,7 @@ def make_example(
     shown = [span for span in shown if span[0] + span[1] < end - begin]
     index = {label: i for i, label in enumerate(labels)}
     positives = sorted({(s, w, index[label]) for s, w, label in shown if label in index})
-    spans = sorted({(s, w) for s, w, _ in shown})
-    unsure = _unsure(row, labels, spans, corpus) if "partial" in row.policy else []
+    unsure = _unsure(row, labels, shown, corpus)
     if sampling.finest:
         coarser = _coarser(positives, labels, corpus.counts[row.source])
         positives = sorted(set(positives) - set(coarser))
@@ -117,8 +129,40 @@ def make_example(
         shapes=_shapes(row.shapes[begin:end], sampling, rng),
         labels=labels,
         positives=positives,
-        known_spans=spans if row.policy == "one-mention" else None,
+        known_spans=sorted({(s, w) for s, w, _ in shown}) if row.policy == "one-mention" else None,
         unsure=unsure,
+    )
+
+
+def _join_rows(first: Row, rows: Sequence[Row], least: int, rng: np.random.Generator) -> Row:
+    """Join rows to a passage of at least `least` words, where there are enough of them.
+
+    Only rows whose absent types come from the same pool are joined, and none whose policy says
+    nothing about other rows' types. A type that one of the rows may have is not absent.
+    """
+    parts, count = [first], len(first.words)
+    for _ in range(_MOST_TRIES):
+        if count >= least or first.policy in _ALONE:
+            break
+        other = rows[int(rng.integers(len(rows)))]
+        if (other.policy, other.pool) == (first.policy, first.pool):
+            parts.append(other)
+            count += len(other.words)
+    offsets = np.cumsum([0, *(len(part.words) for part in parts)]).tolist()
+    known = frozenset[str]().union(*(part.known for part in parts))
+    combine = set.union if first.policy == "open" else set.intersection
+    absent = combine(*(set(part.explicit) for part in parts))
+    return replace(
+        first,
+        words=tuple(word for part in parts for word in part.words),
+        shapes=tuple(shape for part in parts for shape in part.shapes),
+        spans=tuple(
+            (start + offset, end + offset, label)
+            for part, offset in zip(parts, offsets, strict=False)
+            for start, end, label in part.spans
+        ),
+        known=known,
+        explicit=tuple(sorted(absent - known)),
     )
 
 
@@ -165,11 +209,26 @@ def _negatives(
 
 
 def _unsure(
-    row: Row, labels: Sequence[str], spans: Sequence[tuple[int, int]], corpus: Corpus
+    row: Row, labels: Sequence[str], shown: Sequence[tuple[int, int, str]], corpus: Corpus
 ) -> list[tuple[int, int, int]]:
-    """Cells of labelled spans that types of the row's own source say nothing about."""
-    own = set(corpus.pools[row.source].types)
-    return [(s, w, i) for i, label in enumerate(labels) if label in own for s, w in spans]
+    """Cells of labelled spans of which the row does not say whether they have a type.
+
+    In partial rows those are the types of the row's own source, in open rows the types that often
+    go along with one that the span has.
+    """
+    types: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for s, w, label in shown:
+        types[s, w].add(label)
+    if "partial" in row.policy:
+        own = set(corpus.pools[row.source].types)
+        return [(s, w, i) for i, label in enumerate(labels) if label in own for s, w in types]
+    if row.policy != "open":
+        return []
+    unsure = []
+    for (s, w), has in types.items():
+        may = frozenset[str]().union(*(corpus.companions.get(label, ()) for label in has))
+        unsure += [(s, w, i) for i, label in enumerate(labels) if label in may - has]
+    return unsure
 
 
 def _coarser(

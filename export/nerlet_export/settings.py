@@ -25,12 +25,12 @@ _ENCODER_DROPOUT = "encoder_dropout"
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
 BOUNDS = {
     **dict.fromkeys(("steps", "batch_pieces", "dev_sentences", "max_types"), _POSITIVE),
-    **dict.fromkeys(("save_every", "dev_every"), _POSITIVE),
+    **dict.fromkeys(("save_every", "dev_every", "passage_words"), _POSITIVE),
     **dict.fromkeys(("seed", "threads", "patience", "rows", "crop_words"), _NOT_NEGATIVE),
     **dict.fromkeys(("encoder_lr", "head_lr", "weight_decay", "positive_weight"), _NOT_NEGATIVE),
     **dict.fromkeys(("focal", "clip_norm"), _NOT_NEGATIVE),
     **dict.fromkeys(("warm_up", "negative_ratio", "drop_type", "smoothing"), _SHARE),
-    **dict.fromkeys(("layer_decay", "average"), _SHARE),
+    **dict.fromkeys(("layer_decay", "average", "passages"), _SHARE),
     **dict.fromkeys(("lower_text", "upper_text", "no_shapes"), _SHARE),
 }
 

@@ -111,6 +111,54 @@ def test_open_rows_take_no_companion_of_their_types_as_absent():
     assert labels_asked(made, "o", 2) == {"chemist", "cook", "scientist"}
 
 
+def test_an_open_row_is_unsure_of_companions_that_a_span_may_have():
+    rows = [
+        row("Ann met Bob", [[0, 0, "chemist"], [0, 0, "scientist"], [2, 2, "chemist"]]),
+        row("one Cid", [[1, 1, "cook"]]),
+    ]
+    rows = [replace(item, source="o", negatives="open") for item in rows]
+    made = build_corpus(rows, make_checkpoint("bert").pieces, max_words=50)
+    example = draw(made.rows["o"][0], made, np.random.default_rng(0))
+    assert example.unsure == [(2, 0, example.labels.index("scientist"))]
+
+
+PASSAGES = replace(PLAIN, passages=1.0, passage_words=8)
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """Rows of three words, of which one is an entity that is named after it."""
+    words = [f"w{i}" for i in range(60)]
+    pieces = make_checkpoint("bert", words=words).pieces
+    rows = [
+        row(f"w{i} w{i + 1} w{i + 2}", [[1, 1, f"type {i + 1}"]], source=policy, negatives=policy)
+        for i in range(0, 60, 3)
+        for policy in ("open", "closed", "explicit")
+    ]
+    names = {tuple(ids): word for word, ids in zip(words, pieces.encode_units(words), strict=True)}
+    return build_corpus(rows, pieces, max_words=50), names
+
+
+@pytest.mark.parametrize("source", ["open", "closed"])
+def test_passages_keep_entities_in_place_and_ask_for_no_absent_type_that_is_there(numbered, source):
+    corpus, names = numbered
+    drawn = draw_examples(corpus, {source: 1.0}, PASSAGES, LAYOUT, np.random.default_rng(0))
+    examples = [next(drawn) for _ in range(200)]
+    assert {len(example.words) for example in examples} == set(range(3, 9))
+    for example in examples:
+        words = [names[tuple(ids)] for ids in example.words]
+        there = {f"type {word[1:]}" for word in words if int(word[1:]) % 3 == 1}
+        found = {(words[start], example.labels[i]) for start, _, i in example.positives}
+        assert found == {(f"w{label[5:]}", label) for label in there}
+        assert len(example.labels) > len(there)  # and some are absent
+
+
+def test_rows_that_say_nothing_of_each_others_types_make_no_passage(numbered):
+    corpus, _ = numbered
+    drawn = draw_examples(corpus, {"explicit": 1.0}, PASSAGES, LAYOUT, np.random.default_rng(0))
+    assert {len(next(drawn).words) for _ in range(50)} == {3}
+
+
 def test_without_negatives_nothing_absent_is_asked_for(corpus):
     rng = np.random.default_rng(0)
     none = replace(PLAIN, negative_ratio=0.0)
