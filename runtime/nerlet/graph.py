@@ -257,7 +257,9 @@ def _make_options(threads: int) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False  # a plan per length would grow with every new length
     options.log_severity_level = _LOG_FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads wait awake for a run's next node, and sleep between runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options
 

@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import onnx
@@ -234,5 +235,17 @@ def test_session_options(path, monkeypatch):
     assert options.inter_op_num_threads == 1
     assert options.execution_mode == ort.ExecutionMode.ORT_SEQUENTIAL
     assert not options.enable_mem_pattern
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
     assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
+
+
+def test_threads_sleep_between_runs():
+    """An app that has the model loaded uses no processor while it asks for nothing."""
+    model = nerlet.load(threads=2)
+    used = 0.0
+    for _ in range(10):
+        model.predict_entities("Ada Lovelace wrote to Charles Babbage. " * 20, ["person"])
+        before = time.process_time()
+        time.sleep(0.02)
+        used += time.process_time() - before
+    assert used < 0.05
