@@ -30,7 +30,7 @@ BOUNDS = {
     **dict.fromkeys(("encoder_lr", "head_lr", "weight_decay", "positive_weight"), _NOT_NEGATIVE),
     **dict.fromkeys(("focal", "clip_norm"), _NOT_NEGATIVE),
     **dict.fromkeys(("warm_up", "negative_ratio", "drop_type", "smoothing"), _SHARE),
-    **dict.fromkeys(("layer_decay", "average", "passages"), _SHARE),
+    **dict.fromkeys(("layer_decay", "average", "passages", "share"), _SHARE),
     **dict.fromkeys(("lower_text", "upper_text", "no_shapes"), _SHARE),
 }
 
@@ -116,6 +116,19 @@ class Optimization:
 
 
 @dataclass(frozen=True, slots=True)
+class Teaching:
+    """A larger model whose scores a run learns from, beside the rows (`teacher`).
+
+    Attributes:
+        checkpoint: Its folder; "" for none.
+        share: Of its score in each target.
+    """
+
+    checkpoint: str = ""
+    share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """A whole run.
 
@@ -127,6 +140,7 @@ class Settings:
         data: Rows.
         sampling: Rows to examples.
         optimization: The optimiser.
+        teacher: A larger model to learn from.
         seed: Of everything drawn.
         device: "cpu", "cuda", or "auto".
         precision: "auto" is fp32 on the CPU and bf16 on CUDA.
@@ -143,6 +157,7 @@ class Settings:
     model: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     optimization: Optimization = field(default_factory=Optimization)
+    teacher: Teaching = field(default_factory=Teaching)
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -163,6 +178,8 @@ class Settings:
             )
         if self.patience and not self.data.dev:
             raise InputError("patience waits for F1 on dev: give `dev` in [data], or leave it out")
+        if self.teacher.checkpoint and self.optimization.focal > 0:
+            raise InputError("a teacher's targets lie between 0 and 1, so focal must be 0 with it")
         if not _DEVICE.fullmatch(self.device):
             raise InputError(f"device is {self.device!r}, expected auto, cpu, cuda or cuda:NUMBER")
 
@@ -193,6 +210,9 @@ class Tuning:
     threads: int = 0
 
 
+_TABLES = {"data": Data, "sampling": Sampling, "optimization": Optimization, "teacher": Teaching}
+
+
 def read_settings(path: Path | str) -> Settings:
     """Read a run's TOML file; its relative paths start at the current directory.
 
@@ -214,7 +234,7 @@ def make_settings(raw: Mapping[str, Any], path: Path) -> Settings:
     with _located(f"{path}: [model]"):
         _check_model(model)
     tables: dict[str, Any] = {"model": model}
-    for name, kind in (("data", Data), ("sampling", Sampling), ("optimization", Optimization)):
+    for name, kind in _TABLES.items():
         table = _pop_table(raw, name, path)
         with _located(f"{path}: [{name}]"):
             tables[name] = build(kind, table, BOUNDS)

@@ -38,6 +38,7 @@ from nerlet_export.running_mean import RunningMean
 from nerlet_export.runstate import STATE_NAME, RunState, Stateful, StopRequest
 from nerlet_export.sampling import draw_examples
 from nerlet_export.settings import Settings
+from nerlet_export.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ def train(
     corpus = load_corpus(settings, checkpoint)
     layout = prompt_layout(checkpoint)
     mixture = settings.data.mixture or {s: float(len(r)) for s, r in corpus.rows.items()}
+    teacher = _load_teacher(settings, checkpoint, corpus, device)
     dev = None
-    batches = _batches(corpus, mixture, layout, settings, state.step)
+    batches = _batches(corpus, mixture, layout, settings, state.step, teacher)
     with progress_bar(steps, state.step) as bar, StopRequest() as stop:
         if dev_sets and settings.start and state.step == 0:
             dev = _measure(settings, checkpoint, state, dev_sets)
@@ -184,14 +186,20 @@ def step_examples(
 
 
 def _batches(
-    corpus: Corpus, mixture: Mapping[str, float], layout: Layout, settings: Settings, step: int
+    corpus: Corpus,
+    mixture: Mapping[str, float],
+    layout: Layout,
+    settings: Settings,
+    step: int,
+    teacher: Teacher | None,
 ) -> Iterator[Batch]:
     """Batches from a step on, without end."""
     pool = step // _POOL_BATCHES
     skip = step % _POOL_BATCHES
     while True:
         for examples in step_examples(corpus, mixture, layout, settings, pool)[skip:]:
-            yield make_batch(examples, corpus.label_pieces, layout)
+            batch = make_batch(examples, corpus.label_pieces, layout)
+            yield batch if teacher is None else teacher.soften(batch, examples)
         pool, skip = pool + 1, 0
 
 
@@ -258,6 +266,12 @@ def _write_card(directory: Path, settings: Settings, state: RunState, dev: Dev |
             "licenses": list(settings.data.licenses),
             "mixture": dict(settings.data.mixture),
         },
+        "teacher": {
+            "checkpoint": _name_start(settings.teacher.checkpoint),
+            "share": settings.teacher.share,
+        }
+        if settings.teacher.checkpoint
+        else None,
         "steps": state.step,
         "examples": state.examples,
         "words": state.words,
@@ -289,6 +303,18 @@ def _start(settings: Settings) -> Checkpoint:
     if settings.start:
         return load_checkpoint(settings.start)
     return start_model(settings.encoder, dict(settings.model))
+
+
+def _load_teacher(
+    settings: Settings, student: Checkpoint, corpus: Corpus, device: torch.device
+) -> Teacher | None:
+    options = settings.teacher
+    if not options.checkpoint:
+        return None
+    checkpoint = load_checkpoint(options.checkpoint)
+    checkpoint.model.to(device)
+    labels = list(corpus.label_pieces)
+    return Teacher(checkpoint, student, labels, share=options.share, precision=settings.precision)
 
 
 def _set_up(settings: Settings) -> torch.device:
