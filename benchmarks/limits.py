@@ -115,7 +115,7 @@ def count_operations(bundle: Path, text: str, labels: list[str], threads: int) -
         finally:
             ort.InferenceSession = plain
         model.predict_entities(text, labels)
-        events = json.loads(Path(model._graph._session.end_profiling()).read_text())
+        events = json.loads(Path(model._scorer.graph.sessions.main.end_profiling()).read_text())
     counts = {"int8": 0.0, "float": 0.0}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

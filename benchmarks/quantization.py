@@ -30,12 +30,19 @@ from nerlet.batch import Tensor, make_batch
 from nerlet.decode import Span
 from nerlet.evaluate import Counts, Dataset, Predict, average_f1, count_matches, evaluate
 from nerlet.examples import list_datasets, read_dataset
-from nerlet.manifest import GRAPH_NAME, record_file, write_manifest
+from nerlet.manifest import (
+    GRAPH_NAME,
+    LABEL_GRAPH_NAME,
+    TEXT_GRAPH_NAME,
+    WEIGHTS_NAME,
+    record_file,
+    write_manifest,
+)
 from nerlet.prompt import Prompt
 from nerlet.scores import sigmoid
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint
 from nerlet_export.convert import convert
-from nerlet_export.graph import write_graph
+from nerlet_export.graph import write_graphs
 from nerlet_export.predict import TorchPredictor
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.samples import make_prompt
@@ -316,10 +323,12 @@ def _agree(expected: _Found, found: _Found) -> float:
 
 
 def _put_graph(bundle: Path, graph: onnx.ModelProto) -> None:
-    """Replace the graph of a bundle, its record in the manifest too."""
-    write_graph(graph, bundle / GRAPH_NAME)
+    """Replace the graph of a bundle, its record in the manifest too; it has no other graph then."""
+    write_graphs({GRAPH_NAME: graph}, bundle)
     manifest = nerlet.bundle.read_manifest(bundle)
-    files = {**manifest.files, GRAPH_NAME: record_file(bundle / GRAPH_NAME)}
+    parts = {LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME}
+    files = {name: record for name, record in manifest.files.items() if name not in parts}
+    files[GRAPH_NAME] = record_file(bundle / GRAPH_NAME)
     write_manifest(bundle, replace(manifest, files=files))
 
 

@@ -18,11 +18,9 @@ from nerlet.bundle import find_positions
 from nerlet.errors import InputError
 from nerlet.examples import find_data
 from nerlet.manifest import (
-    CONFIG_NAME,
     GRAPH_NAME,
+    MANIFEST_NAME,
     PRECISIONS,
-    TOKENIZER_CONFIG_NAME,
-    TOKENIZER_NAME,
     Manifest,
     SpecialToken,
     is_threshold,
@@ -34,14 +32,13 @@ from nerlet_export import verify
 from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint
 from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
-from nerlet_export.graph import build_graph, write_graph
+from nerlet_export.graph import build_graph, build_parts, write_graphs
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.tokenization import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_THRESHOLD = 0.5  # the runtime's, for a bundle that has none
-_FILES = (CONFIG_NAME, TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, GRAPH_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +91,11 @@ def convert(
     threshold = _DEFAULT_THRESHOLD if about.threshold is None else about.threshold
     if not is_threshold(threshold):
         raise InputError(f"threshold is {threshold!r}, expected a number from 0 to 1")
-    graph, report = _build_verified(checkpoint, precision, threshold)
+    graphs, report = _build_verified(checkpoint, precision, threshold)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder)
-        write_graph(graph, fresh / GRAPH_NAME)
+        write_graphs(graphs, fresh)
         write_model_config(fresh, checkpoint.model.config)
         save_tokenizer(fresh, checkpoint.tokenizer, checkpoint.tokenizer_config)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
@@ -136,8 +133,8 @@ def _hold_on_data(
 
 def _build_verified(
     checkpoint: Checkpoint, precision: str, threshold: float
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Build the graph asked for; what verification found goes to the log and into the manifest."""
+) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
+    """Build the graphs asked for; what verification found goes to the log and into the manifest."""
     config = checkpoint.model.config
     graph = build_graph(checkpoint)
     verify.check_signature(graph, config)
@@ -148,12 +145,25 @@ def _build_verified(
         exact.tolerance,
         exact.cells,
     )
+    graphs = {GRAPH_NAME: graph}
     report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
+    if config.label_attention == "isolated":
+        parts = build_parts(checkpoint)
+        split = verify.compare_parts(checkpoint, parts)
+        logger.info(
+            "graphs of labels and of texts against PyTorch: largest difference of a score %.2e "
+            "(allowed %.0e), %d scores",
+            split.max_score_difference,
+            split.tolerance,
+            split.cells,
+        )
+        graphs |= parts
+        report["parts"] = verify.as_figures(split)
     if precision == "fp32":
-        return graph, report
-    quantised = quantize_graph(graph)
-    verify.check_signature(quantised, config)
-    drift = verify.measure_drift(checkpoint, graph, quantised, threshold=threshold)
+        return graphs, report
+    quantised = {name: quantize_graph(own) for name, own in graphs.items()}
+    verify.check_signature(quantised[GRAPH_NAME], config)
+    drift = verify.measure_drift(checkpoint, graph, quantised[GRAPH_NAME], threshold=threshold)
     logger.info(
         "int8 against float: score drift %.4f mean, %.3f max; logit error %.3f of their deviation; "
         "entity agreement F1 %.3f over %d entities at threshold %g",
@@ -194,7 +204,11 @@ def _describe(
         },
         word_shapes=config.word_shapes,
         label_attention=config.label_attention,
-        files={name: record_file(folder / name) for name in _FILES},
+        files={
+            path.name: record_file(path)
+            for path in sorted(folder.iterdir())
+            if path.name != MANIFEST_NAME
+        },
         figures=card,
         verification=report,
     )

@@ -148,9 +148,10 @@ class Layout:
 
 
 def count_room(layout: Layout, label_pieces: Iterable[Sequence[int]]) -> int | None:
-    """Pieces that a prompt has left for words beside its labels; None for no limit."""
+    """Pieces that a prompt has left for words; isolated labels take none. None for no limit."""
     if layout.max_positions is None:
         return None
+    label_pieces = () if layout.is_isolated else label_pieces
     used = len(layout.prefix) + sum(1 + len(own) for own in label_pieces) + 1 + len(layout.suffix)
     return max(0, layout.max_positions - used)
 

@@ -97,6 +97,52 @@ class Encoder(nn.Module):
         hidden = self._run_bert(embeds, positions, partial(self._attend, bias=bias))
         return hidden if self.projection is None else self.projection(hidden)
 
+    def encode_label(self, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode one isolated label, which depends on nothing else.
+
+        Args:
+            input_ids: `[ENT]` and the label's pieces, int64, (1, T).
+
+        Returns:
+            One vector per piece, (1, T, D), and what texts attend to: the keys and the values of
+            every layer, (layers, T, width of the encoder) each.
+        """
+        kept: list[tuple[Tensor, Tensor]] = []
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            kept.append((k[0], v[0]))
+            return self._attend(q, k, v, bias=None)
+
+        embeds = self._embed(input_ids, torch.full_like(input_ids, LABEL_SEGMENT))
+        hidden = self._run_bert(embeds, _count(input_ids), attend)
+        keys, values = (torch.stack(own) for own in zip(*kept, strict=True))
+        return (hidden if self.projection is None else self.projection(hidden)), keys, values
+
+    def encode_text(
+        self, input_ids: Tensor, word_shapes: Tensor | None, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Encode one text that also attends to isolated labels.
+
+        Args:
+            input_ids: Prefix, `<<SEP>>`, words and suffix, int64, (1, T).
+            word_shapes: As in `forward`.
+            keys: Of all pieces of its labels, (layers, N, width of the encoder).
+            values: The same.
+
+        Returns:
+            One vector per piece, (1, T, D).
+        """
+        layers = iter(zip(keys[:, None].unbind(), values[:, None].unbind(), strict=True))
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            label_keys, label_values = next(layers)
+            k, v = torch.cat([label_keys, k], 1), torch.cat([label_values, v], 1)
+            return self._attend(q, k, v, bias=None)
+
+        segments = torch.zeros_like(input_ids) if word_shapes is None else word_shapes
+        hidden = self._run_bert(self._embed(input_ids, segments), _count(input_ids), attend)
+        return hidden if self.projection is None else self.projection(hidden)
+
     def _embed(self, ids: Tensor, segments: Tensor | None) -> Tensor:
         """Look up pieces and, where the model has them, add their segments."""
         embeds = self.words(ids)
@@ -136,8 +182,8 @@ class Encoder(nn.Module):
             x = layer.output.LayerNorm(x + wide)
         return x
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor) -> Tensor:
-        """Attend over padded rows with an additive mask; (B, T, D) each -> (B, T, D)."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
+        """Attend over rows, padded ones with an additive mask; (B, T, D) -> (B, T, D)."""
         heads: int = self.model.config.num_attention_heads
         return Attention.apply(q, k, v, bias, heads, 1 / math.sqrt(q.shape[-1] / heads))
 
@@ -184,6 +230,11 @@ def label_blocks(input_ids: Tensor, ent_id: int) -> Tensor:
     """
     is_text = (input_ids == ent_id + 1).to(torch.int64).cumsum(1)
     return (input_ids == ent_id).to(torch.int64).cumsum(1) * (1 - is_text)
+
+
+def _count(ids: Tensor) -> Tensor:
+    """Positions of a block's pieces: (1, T) -> (1, T)."""
+    return torch.arange(ids.shape[1], device=ids.device)[None]
 
 
 def _lower_triangle(block: Tensor) -> Tensor:

@@ -1,33 +1,42 @@
-"""PyTorch model -> float ONNX graph with the reference's inputs and output.
+"""PyTorch model -> float ONNX graphs: the whole, with the reference's signature, and its two parts.
 
 `SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), and
 `fuse` gives its encoder one, so tracing is nearly the whole export. Isolated labels are put into an
 order of their own first; what follows completes the signature: inputs that folding left unused
 stay declared, `word_shapes` gets a default so that it is optional, axes get names.
 
+A model with isolated labels is also traced in two parts (`cached`), one that reads a label and one
+that reads a text; the three graphs are written with one file of weights.
+
 Axes: B texts, C labels, T pieces.
 """
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
+from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
+from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.encoder import label_blocks
 from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
 from nerlet_export.operators import CONTRIB
-from nerlet_export.samples import sample_feeds
+from nerlet_export.samples import sample_feeds, sample_parts
 
 OPSET = 17  # LayerNormalization as one operator
 IR_VERSION = 8
+# Weights of so many bytes go to the file that graphs share, each at a multiple of the other.
+_LEAST_BYTES = 1024
+_ALIGNMENT = 64
 
 # Inputs in the reference's order: element type and names of the axes (None: the axis is 2).
 INPUTS: dict[str, tuple[int, tuple[str | int, ...]]] = {
@@ -39,7 +48,10 @@ INPUTS: dict[str, tuple[int, tuple[str | int, ...]]] = {
     "span_mask": (TensorProto.BOOL, ("batch", "spans")),
 }
 SHAPES_INPUT = "word_shapes"
+_SHAPES_AXES = ("shapes_batch", "shapes_pieces")
 OUTPUT = "logits"
+_LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
+Axes = Mapping[str, tuple[str | int | None, ...]]
 
 
 def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
@@ -57,30 +69,91 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
     is_isolated = model.config.label_attention == "isolated"
     feeds = sample_feeds(checkpoint, seed=0)
     names = [*INPUTS, SHAPES_INPUT] if has_shapes else [*INPUTS]
-    dynamic = {name: _dynamic_axes(INPUTS[name][1]) for name in INPUTS}
-    dynamic[SHAPES_INPUT] = {0: "shapes_batch", 1: "shapes_pieces"}
+    axes = {name: INPUTS[name][1] for name in INPUTS}
+    axes[SHAPES_INPUT] = _SHAPES_AXES
+    graph = _trace(
+        SortedLabels(model) if is_isolated else model,
+        {name: torch.from_numpy(feeds[name]) for name in names},
+        [OUTPUT],
+        {name: axes[name] for name in names},
+    )
+    _complete_signature(graph, model.config.max_width, has_shapes=has_shapes)
+    return _finish(graph)
+
+
+def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
+    """Trace a model with isolated labels into its two parts.
+
+    Args:
+        checkpoint: As for `build_graph`.
+
+    Returns:
+        By name of the file, with inputs and outputs as `cached.LabelReader` and
+        `cached.TextScorer` name them.
+    """
+    model = fuse(checkpoint.model)
+    label, text = sample_parts(checkpoint)
+    reader, scorer = LabelReader(model), TextScorer(model)
+    with torch.no_grad():
+        ids = torch.from_numpy(label["input_ids"])
+        read = [reader(ids), reader(ids)]
+    keys, values, directions, offsets = (
+        torch.cat(own, dim=dim)
+        for own, dim in zip(zip(*read, strict=True), (1, 1, 0, 0), strict=True)
+    )
+    inputs = {name: torch.from_numpy(array) for name, array in text.items()}
+    shapes = {SHAPES_INPUT: inputs[SHAPES_INPUT]} if model.config.word_shapes else {}
+    labels = {"keys": keys, "values": values, "directions": directions, "offsets": offsets}
+    read_axes: Axes = {"keys": (None, "label_pieces"), "values": (None, "label_pieces")}
+    label_graph = _trace(
+        reader, {"input_ids": ids}, [*_LABEL_OUTPUTS], {"input_ids": (1, "pieces"), **read_axes}
+    )
+    text_graph = _trace(
+        scorer,
+        {**{name: inputs[name] for name in ("input_ids", "word_starts")}, **labels, **shapes},
+        [OUTPUT],
+        {
+            "input_ids": (1, "pieces"),
+            "word_starts": ("words",),
+            **read_axes,
+            "directions": ("labels",),
+            "offsets": ("labels",),
+            **({SHAPES_INPUT: (1, "pieces")} if shapes else {}),
+            OUTPUT: (1, "words", model.config.max_width, "labels"),
+        },
+    )
+    return {LABEL_GRAPH_NAME: _finish(label_graph), TEXT_GRAPH_NAME: _finish(text_graph)}
+
+
+def _trace(
+    model: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: "Axes"
+) -> onnx.ModelProto:
+    """Trace a module over named inputs; `axes` names those that may differ from run to run."""
     written = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # The tracer warns of what the graph would freeze; verification compares on other shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            SortedLabels(model).eval() if is_isolated else model,
-            tuple(torch.from_numpy(feeds[name]) for name in names),
+            model.eval(),
+            tuple(inputs.values()),
             written,  # type: ignore[arg-type]  # the tracer writes to buffers too
             dynamo=False,
             opset_version=OPSET,
             custom_opsets={CONTRIB: 1},
-            input_names=names,
-            output_names=[OUTPUT],
-            dynamic_axes={name: dynamic[name] for name in names},
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes={name: _dynamic_axes(own) for name, own in axes.items()},
         )
     graph = onnx.load_from_string(written.getvalue())
     _share_weights(graph.graph)
-    _complete_signature(graph, model.config.max_width, has_shapes=has_shapes)
-    graph.ir_version = IR_VERSION
-    graph.producer_name = "nerlet"
-    onnx.checker.check_model(graph)
     return graph
+
+
+def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.ir_version = IR_VERSION
+    model.producer_name = "nerlet"
+    onnx.checker.check_model(model)
+    return model
 
 
 class SortedLabels(nn.Module):
@@ -151,7 +224,7 @@ def _sort_labels(input_ids: Tensor, ent_id: int) -> tuple[Tensor, Tensor]:
     return rank, (place * T + pieces).argsort(1)
 
 
-def _dynamic_axes(axes: tuple[str | int, ...]) -> dict[int, str]:
+def _dynamic_axes(axes: tuple[str | int | None, ...]) -> dict[int, str]:
     return {index: axis for index, axis in enumerate(axes) if isinstance(axis, str)}
 
 
@@ -191,8 +264,8 @@ def _complete_signature(model: onnx.ModelProto, max_width: int, *, has_shapes: b
         graph.input.append(helper.make_tensor_value_info(name, dtype, axes))
     if has_shapes:
         # An input that is also an initialiser may be left out; [[0]] broadcasts to "no shapes".
-        axes = ("shapes_batch", "shapes_pieces")
-        graph.input.append(helper.make_tensor_value_info(SHAPES_INPUT, TensorProto.INT64, axes))
+        own = helper.make_tensor_value_info(SHAPES_INPUT, TensorProto.INT64, _SHAPES_AXES)
+        graph.input.append(own)
         default = np.zeros((1, 1), dtype=np.int64)
         graph.initializer.append(numpy_helper.from_array(default, SHAPES_INPUT))
     del graph.output[:]
@@ -201,6 +274,30 @@ def _complete_signature(model: onnx.ModelProto, max_width: int, *, has_shapes: b
     del graph.value_info[:]
 
 
-def write_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph as one file."""
-    onnx.save_model(model, str(path))
+def write_graphs(models: Mapping[str, onnx.ModelProto], folder: Path) -> None:
+    """Write graphs by name: one with its weights in it, several beside one file for those of all.
+
+    Args:
+        models: Not changed.
+        folder: Where `WEIGHTS_NAME` goes, too; there each weight is stored once.
+    """
+    if len(models) == 1:
+        ((name, model),) = models.items()
+        onnx.save_model(model, str(folder / name))
+        return
+    places: dict[bytes, int] = {}
+    with (folder / WEIGHTS_NAME).open("wb") as weights:
+        for name, model in models.items():
+            slim = onnx.ModelProto()
+            slim.CopyFrom(model)
+            for tensor in slim.graph.initializer:
+                data = tensor.raw_data
+                if len(data) < _LEAST_BYTES:
+                    continue
+                if data not in places:
+                    weights.write(b"\0" * (-weights.tell() % _ALIGNMENT))
+                    places[data] = weights.tell()
+                    weights.write(data)
+                set_external_data(tensor, WEIGHTS_NAME, offset=places[data], length=len(data))
+                tensor.ClearField("raw_data")
+            (folder / name).write_bytes(slim.SerializeToString())

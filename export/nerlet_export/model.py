@@ -62,20 +62,29 @@ class SpanModel(nn.Module):
         directions, offsets = self.heads.fold_labels(labels)  # (B, C, H), (B, C)
         L = span_idx.shape[1] // self.config.max_width
         words = _gather_words(hidden, words_mask, L)  # (B, L, D)
-        words = self.heads.read_words(words, text_lengths[:, 0])
-        starts, ends = self.heads.span.endpoints(words)  # (B, L, H) each
-        return self._score_widths(starts, ends, directions, offsets, L)
+        return self.score_words(words, text_lengths[:, 0], directions, offsets)
 
-    def _score_widths(
-        self, starts: Tensor, ends: Tensor, directions: Tensor, offsets: Tensor, L: int
+    def score_words(
+        self, words: Tensor, lengths: Tensor, directions: Tensor, offsets: Tensor
     ) -> Tensor:
-        """Score the spans of each width together, (B, L, K, C).
+        """Score all spans of encoded words against folded labels, those of each width together.
 
         What lies between the layers is (B, L, H) and not (B, L * K, H), so it stays in the cache
         and memory grows with the text alone. Spans past the last word get some logit, as those past
         the text do in the reference.
+
+        Args:
+            words: (B, L, D).
+            lengths: Words of each text, int64, (B,).
+            directions: As `Heads.fold_labels` gives them, (B, C, H).
+            offsets: (B, C).
+
+        Returns:
+            Logits, (B, L, K, C).
         """
-        K = self.config.max_width
+        K, L = self.config.max_width, words.shape[1]
+        words = self.heads.read_words(words, lengths)
+        starts, ends = self.heads.span.endpoints(words)  # (B, L, H) each
         ends = F.pad(ends, (0, 0, 0, K - 1))
         scored = [
             self.heads.score(starts, ends[:, width : width + L], directions, offsets)

@@ -2,7 +2,7 @@
 
 They have no gradient: training attends in its own way (`Encoder.encode_packed`).
 
-Axes: B texts, T pieces, H heads, D width, d = D / H.
+Axes: B texts, T pieces, S pieces attended to, H heads, D width, d = D / H.
 """
 
 from typing import Any
@@ -15,13 +15,17 @@ _Graph = Any  # torch's graph builder
 
 
 class Attention(torch.autograd.Function):
-    """Multi-head attention with a bias on its scores; traced as one operator of onnxruntime."""
+    """Multi-head attention, perhaps with a bias on its scores; traced as one of onnxruntime's."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, scale: float) -> Tensor:
-        """Attend: (B, T, D) each and a bias (B, 1 or H, T, T) -> (B, T, D)."""
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int, scale: float
+    ) -> Tensor:
+        """Attend: (B, T, D), twice (B, S, D), and a bias (B, 1 or H, T, S) -> (B, T, D)."""
         q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-        scores = q @ k.transpose(-1, -2) * scale + bias  # (B, H, T, T)
+        scores = q @ k.transpose(-1, -2) * scale  # (B, H, T, S)
+        if bias is not None:
+            scores = scores + bias
         return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -31,12 +35,12 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def symbolic(g: _Graph, q: Any, k: Any, v: Any, bias: Any, heads: int, scale: float) -> Any:  # noqa: ANN401
         """The operator; its inputs without a value are bias of the projections and key mask."""
-        none = g.op("prim::Constant")
-        none.setType(torch._C.OptionalType.ofTensor())
-        node = g.op(
-            f"{CONTRIB}::MultiHeadAttention",
-            q, k, v, none, none, bias, num_heads_i=heads, scale_f=scale,
-        )  # fmt: skip
+        inputs = [q, k, v]
+        if bias is not None:
+            none = g.op("prim::Constant")
+            none.setType(torch._C.OptionalType.ofTensor())
+            inputs += [none, none, bias]
+        node = g.op(f"{CONTRIB}::MultiHeadAttention", *inputs, num_heads_i=heads, scale_f=scale)
         return node.setType(q.type())
 
 

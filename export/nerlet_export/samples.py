@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nerlet.batch import Tensor, make_batch
+from nerlet.batch import Tensor, label_feeds, make_batch, text_feeds
 from nerlet.bundle import find_positions
 from nerlet.prompt import Prompt, build_prompt
 from nerlet.words import split_words, word_shape
@@ -62,6 +62,14 @@ def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
     return Sample(tuple(texts), tuple(labels), feeds)
 
 
+def sample_parts(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of one label and of one text, as the two parts of a model take them."""
+    encoder, shapes = checkpoint.pieces, checkpoint.model.config.word_shapes
+    (label,) = encoder.encode_units(_LABELS[4:5])
+    prompt = make_prompt(checkpoint, _TEXTS[0], ())
+    return label_feeds(encoder.ent_id, label), text_feeds(prompt, word_shapes=shapes)
+
+
 def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Prompt:
     """Lay out one text and its labels as the runtime does."""
     encoder, config = checkpoint.pieces, checkpoint.model.config
@@ -73,6 +81,7 @@ def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Pro
         max_len=config.max_len,
         max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         word_shapes=[word_shape(word) for word in words],
+        is_isolated=config.label_attention == "isolated",
     )
 
 

@@ -14,22 +14,27 @@ import torch
 from numpy.typing import NDArray
 
 from nerlet.batch import Tensor
+from nerlet.cached import CachedGraph, LabelPieces
 from nerlet.decode import Span, select_spans
 from nerlet.errors import GraphError
 from nerlet.evaluate import count_matches
+from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME
+from nerlet.prompt import Prompt
 from nerlet.scores import find_candidates, sigmoid
+from nerlet.sessions import Sessions
 from nerlet.threads import count_usable_threads
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.compare import DataReport, agreement
 from nerlet_export.config import ModelConfig
 from nerlet_export.graph import INPUTS, OUTPUT, SHAPES_INPUT
-from nerlet_export.samples import Sample, draw_sample
+from nerlet_export.samples import Sample, draw_sample, make_prompt
 
 Floats = NDArray[np.float32]
 
 # The limits. Float: largest difference of a logit, absolute plus relative to its size.
 FLOAT_ATOL = 1e-4
 FLOAT_RTOL = 1e-5
+PARTS_ATOL = 1e-5  # of a score
 BATCHES = 12  # ragged batches of 1 to 5 texts that every graph is compared on
 
 
@@ -44,6 +49,21 @@ class FloatReport:
     """
 
     max_difference: float
+    tolerance: float
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartsReport:
+    """The two graphs of labels and texts against PyTorch.
+
+    Attributes:
+        max_score_difference: Over all compared cells.
+        tolerance: What was allowed.
+        cells: Scores compared.
+    """
+
+    max_score_difference: float
     tolerance: float
     cells: int
 
@@ -135,6 +155,46 @@ def compare_float(checkpoint: Checkpoint, model: onnx.ModelProto) -> FloatReport
     return worst
 
 
+def compare_parts(checkpoint: Checkpoint, parts: Mapping[str, onnx.ModelProto]) -> PartsReport:
+    """Compare a model's two float graphs with PyTorch's whole, text by text.
+
+    Raises:
+        GraphError: A score differs by more than `PARTS_ATOL`.
+    """
+    graph = open_parts(checkpoint, parts)
+    worst, cells = 0.0, 0
+    for seed in range(4 * BATCHES):
+        sample = draw_sample(checkpoint, seed=seed + 1, size=1)
+        prompt, labels = sample_prompt(checkpoint, sample)
+        found = sigmoid(graph.run(prompt, labels))
+        expected = sigmoid(run_torch(checkpoint, sample.feeds)[0])
+        known = known_cells(sample)[0]
+        worst = max(worst, float(np.abs(found - expected)[known].max()))
+        cells += int(known.sum())
+        if not worst <= PARTS_ATOL:
+            raise GraphError(
+                f"the graphs of labels and texts differ from PyTorch: a score by {worst:.2e}, "
+                f"allowed {PARTS_ATOL:.0e} (text {seed}); the graphs are not written"
+            )
+    return PartsReport(worst, PARTS_ATOL, cells)
+
+
+def open_parts(checkpoint: Checkpoint, parts: Mapping[str, onnx.ModelProto]) -> CachedGraph:
+    """Open a model's two graphs as the runtime does."""
+    text, label = (
+        Sessions(lambda _, own=parts[name]: open_session(own), Path(name), 1)  # type: ignore[misc]
+        for name in (TEXT_GRAPH_NAME, LABEL_GRAPH_NAME)
+    )
+    return CachedGraph(text, label, checkpoint.pieces.ent_id)
+
+
+def sample_prompt(checkpoint: Checkpoint, sample: Sample) -> tuple[Prompt, LabelPieces]:
+    """The one text of a sample, laid out without its labels, and their pieces."""
+    (text,), (labels,) = sample.texts, sample.labels
+    pieces = checkpoint.pieces.encode_units(labels)
+    return make_prompt(checkpoint, text, ()), tuple(map(tuple, pieces))
+
+
 def measure_drift(
     checkpoint: Checkpoint,
     float_graph: onnx.ModelProto,
@@ -212,7 +272,7 @@ def known_cells(sample: Sample) -> NDArray[np.bool_]:
     return known
 
 
-def as_figures(report: "FloatReport | DriftReport | DataReport") -> dict[str, object]:
+def as_figures(report: "FloatReport | PartsReport | DriftReport | DataReport") -> dict[str, object]:
     """A report as plain values for the manifest, floats with four digits."""
     return {
         key: float(f"{value:.4g}") if isinstance(value, float) else value

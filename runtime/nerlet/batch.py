@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nerlet.prompt import Prompt
 
-Tensor = NDArray[np.int64] | NDArray[np.bool_]
+Tensor = NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]
 
 
 def make_batch(
@@ -56,6 +56,34 @@ def make_batch(
     if word_shapes:
         tensors["word_shapes"] = shapes
     return tensors
+
+
+def label_feeds(ent_id: int, pieces: Sequence[int]) -> dict[str, Tensor]:
+    """Return the inputs of the graph that reads one isolated label.
+
+    Args:
+        ent_id: Id of [ENT].
+        pieces: Of the label.
+
+    Returns:
+        `input_ids`, int64, (1, P).
+    """
+    return {"input_ids": np.array([[ent_id, *pieces]], dtype=np.int64)}
+
+
+def text_feeds(prompt: Prompt, *, word_shapes: bool) -> dict[str, Tensor]:
+    """Return the inputs of the graph that scores one text, but for those that labels give.
+
+    Args:
+        prompt: Of no label and at least one word.
+        word_shapes: Add `word_shapes`.
+
+    Returns:
+        `input_ids`, (1, T), `word_starts`, the place of each word's first piece, (L,), and
+        `word_shapes`, (1, T); int64.
+    """
+    feeds: dict[str, Tensor] = {"input_ids": prompt.ids[None], "word_starts": prompt.word_starts}
+    return {**feeds, "word_shapes": prompt.shapes[None]} if word_shapes else feeds
 
 
 def _list_spans(

@@ -13,8 +13,10 @@ from nerlet.errors import BundleError
 from nerlet.manifest import (
     CONFIG_NAME,
     GRAPH_NAME,
+    LABEL_GRAPH_NAME,
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    TEXT_GRAPH_NAME,
     TOKENIZER_CONFIG_NAME,
     TOKENIZER_NAME,
     FileRecord,
@@ -87,6 +89,9 @@ class Bundle:
         threshold: The bundle's own threshold, None where it has none.
         manifest: What `nerlet.json` says; None for an export of the reference's layout.
         label_thresholds: The bundle's own thresholds of single labels.
+        is_isolated: Labels do not see each other, and have positions of their own.
+        label_graph_path: The ONNX file that reads one label; None where there is only the whole.
+        text_graph_path: The ONNX file that scores a text beside labels; None as above.
     """
 
     path: Path
@@ -100,6 +105,9 @@ class Bundle:
     threshold: float | None
     manifest: Manifest | None
     label_thresholds: Mapping[str, float] = field(default_factory=dict)
+    is_isolated: bool = False
+    label_graph_path: Path | None = None
+    text_graph_path: Path | None = None
 
 
 def default_bundle_path() -> Path:
@@ -151,6 +159,7 @@ def _open_ours(directory: Path) -> Bundle:
                 f"{directory / TOKENIZER_NAME}: expected the id {token.id} for {token.text!r}, as "
                 f"{MANIFEST_NAME} says, found {found}; export the model again"
             )
+    has_parts = {LABEL_GRAPH_NAME, TEXT_GRAPH_NAME} <= manifest.files.keys()
     return Bundle(
         path=directory,
         graph_path=directory / GRAPH_NAME,
@@ -163,6 +172,9 @@ def _open_ours(directory: Path) -> Bundle:
         threshold=manifest.threshold,
         manifest=manifest,
         label_thresholds=manifest.label_thresholds,
+        is_isolated=manifest.label_attention == "isolated",
+        label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
+        text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
     )
 
 

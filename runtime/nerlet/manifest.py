@@ -19,6 +19,10 @@ CONFIG_NAME = "gliner_config.json"
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 GRAPH_NAME = "model.onnx"
+# The same model in two parts, for isolated labels; all three then share their weights.
+LABEL_GRAPH_NAME = "label.onnx"
+TEXT_GRAPH_NAME = "text.onnx"
+WEIGHTS_NAME = "weights.bin"
 REQUIRED_FILES = (CONFIG_NAME, TOKENIZER_NAME, GRAPH_NAME)
 SCHEMA_VERSION = 1
 

@@ -1,79 +1,42 @@
-"""The pipeline of one prediction, top to bottom; each step is a file of its own.
+"""What users call: arguments in, entities out; each step between is a file of its own.
 
-text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph-> logits
-     -scores-> Candidates -decode-> Span[] -entities-> Entity[]
+text -scoring-> logits -scores-> Candidates -decode-> Span[] -entities-> Entity[]
 
 Axis letters: L words, K max width, C labels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nerlet.arguments import (
     Flag,
     GivenSpans,
     Labels,
-    LabelSet,
     OneThreshold,
     OwnThresholds,
     Task,
     Threshold,
     iterate_texts,
-    read_count,
     read_sentences,
     read_tasks,
     read_text,
     read_texts,
     refuse_unknown,
 )
-from nerlet.batch import make_batch
 from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
+from nerlet.cached import CachedGraph
 from nerlet.decode import Candidates, Span, select_spans
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
-from nerlet.graph import Graph, open_graph
+from nerlet.graph import Graph
 from nerlet.hub import find_model
-from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
-from nerlet.schedule import run_in_groups, run_in_order
 from nerlet.scores import find_candidates
-from nerlet.words import Word, WordSplitter, as_words, split_words, word_shape
-
-_Source = TypeVar("_Source", str, list[str])
-Logits = NDArray[np.float32]
-_LABEL_SETS = 64  # whose pieces are kept between calls
-_BATCH_SIZE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """One text after the graph.
-
-    Attributes:
-        words: Of the text.
-        kept_words: Indices of the L words that the graph saw.
-        lost_words: How many were cut from the end.
-        logits: (L, K, C).
-    """
-
-    words: Sequence[Word]
-    kept_words: NDArray[np.int64]
-    lost_words: int
-    logits: Logits
-
-
-@dataclass(frozen=True, slots=True)
-class _Worded(Generic[_Source]):
-    """One text before the graph."""
-
-    source: _Source
-    task: Task
-    words: Sequence[Word]
+from nerlet.scoring import Scored, Scorer
+from nerlet.sessions import CPU, choose_providers, open_sessions
+from nerlet.words import WordSplitter, as_words, split_words
 
 
 def load(
@@ -98,8 +61,20 @@ def load(
         InputError: `threads` is not a whole number of at least 1.
     """
     bundle = open_bundle(default_bundle_path() if path is None else path)
-    graph = open_graph(bundle.graph_path, bundle.max_width, device, providers, threads)
-    return GLiNER(bundle, graph)
+    return GLiNER(bundle, _open_graph(bundle, device, providers, threads))
+
+
+def _open_graph(
+    bundle: Bundle, device: str, providers: Sequence[str] | None, threads: int | None
+) -> Graph | CachedGraph:
+    """Open the two parts of a model where it has them and runs on the CPU, else the whole."""
+    is_cpu = choose_providers(device, providers) == [CPU]
+    if is_cpu and bundle.label_graph_path and bundle.text_graph_path:
+        text = open_sessions(bundle.text_graph_path, threads=threads)
+        label = open_sessions(bundle.label_graph_path, threads=1)
+        return CachedGraph(text, label, bundle.ent.id)
+    sessions = open_sessions(bundle.graph_path, device, providers, threads)
+    return Graph(sessions, bundle.max_width)
 
 
 class GLiNER:
@@ -110,7 +85,9 @@ class GLiNER:
         own_thresholds: What a call that gives no threshold has.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, split: WordSplitter = split_words) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph | CachedGraph, split: WordSplitter = split_words
+    ) -> None:
         """Join the parts of a model; `load` does it from a path.
 
         Args:
@@ -119,17 +96,9 @@ class GLiNER:
             split: Finds the words of a text; called on the thread that asks for entities.
         """
         self.bundle = bundle
-        self._graph = graph
+        self._scorer = Scorer(bundle, graph)
         self._split = split
         self.own_thresholds = OwnThresholds(self.threshold, bundle.label_thresholds)
-        self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
-        encoder, room = self._encoder, bundle.max_positions
-
-        @lru_cache(_LABEL_SETS)
-        def encode_labels(labels: LabelSet) -> list[list[int]]:
-            return encoder.encode_labels(labels.prompts, room)
-
-        self._encode_labels = encode_labels
 
     @classmethod
     def from_pretrained(
@@ -172,7 +141,7 @@ class GLiNER:
     @property
     def device(self) -> str:
         """Where the graph runs: "cpu", "cuda", or the name of another provider."""
-        return self._graph.device
+        return self._scorer.device
 
     def predict_entities(
         self,
@@ -245,7 +214,9 @@ class GLiNER:
         )
         return [
             _to_entities(text, task, scored, return_class_probs=return_class_probs)
-            for text, task, scored in self._score_all(checked, self._split, tasks, batch_size)
+            for text, task, scored in self._scorer.score_all(
+                checked, self._split, tasks, batch_size
+            )
         ]
 
     batch_predict_entities = inference  # the reference's older name
@@ -288,20 +259,12 @@ class GLiNER:
         """
         own = (self.own_thresholds, multi_label)
         (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
-        size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
         checked = map(read_text, iterate_texts(texts))
-        pieces = {task.labels: self._encode_labels(task.labels)}
-        all_scored = self._score(
-            zip(checked, repeat(task), strict=False), self._split, pieces, self._graph.threads, size
+        all_scored = self._scorer.stream(checked, self._split, task, batch_size)
+        return (
+            _to_entities(text, task, scored, return_class_probs=return_class_probs)
+            for text, scored in all_scored
         )
-
-        def find() -> Iterator[list[Entity]]:
-            for text, _, scored in all_scored:
-                if scored is not None:
-                    self._warn_of_lost_words([scored.lost_words])
-                yield _to_entities(text, task, scored, return_class_probs=return_class_probs)
-
-        return find()
 
     def predict_words(
         self,
@@ -337,7 +300,7 @@ class GLiNER:
         )
         return [
             to_given_words(_choose_spans(scored, task), scored.kept_words) if scored else []
-            for _, task, scored in self._score_all(checked, as_words, tasks, batch_size)
+            for _, task, scored in self._scorer.score_all(checked, as_words, tasks, batch_size)
         ]
 
     def score_words(
@@ -362,7 +325,7 @@ class GLiNER:
             len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
         found = []
-        for _, task, scored in self._score_all(checked, as_words, tasks, batch_size=None):
+        for _, task, scored in self._scorer.score_all(checked, as_words, tasks, batch_size=None):
             if scored is None:
                 found.append(Candidates.none())
                 continue
@@ -371,110 +334,9 @@ class GLiNER:
             found.append(replace(own, start=scored.kept_words[own.start], end=ends))
         return found
 
-    def _score_all(
-        self,
-        sources: Sequence[_Source],
-        split: Callable[[_Source], Sequence[Word]],
-        tasks: Sequence[Task],
-        batch_size: int | None,
-    ) -> Iterator[tuple[_Source, Task, _Scored | None]]:
-        """Yield sources as `_score` does; labels are checked first, and of cuts it warns last."""
-        size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
-        label_sets = dict.fromkeys(task.labels for task in tasks)
-        pieces = {own: self._encode_labels(own) for own in label_sets}
-        # Few texts run one after the other, each on all threads.
-        threads = self._graph.threads if 2 * len(sources) >= self._graph.threads else 1
-        threads = min(threads, max(len(sources), 1))
-        lost_words = []
-        pairs = zip(sources, tasks, strict=True)
-        for source, task, scored in self._score(pairs, split, pieces, threads, size):
-            lost_words.append(scored.lost_words if scored else 0)
-            yield source, task, scored
-        self._warn_of_lost_words(lost_words)
-
-    def _score(
-        self,
-        pairs: Iterable[tuple[_Source, Task]],
-        split: Callable[[_Source], Sequence[Word]],
-        pieces: Mapping[LabelSet, list[list[int]]],
-        threads: int,
-        size: int,
-    ) -> Iterator[tuple[_Source, Task, _Scored | None]]:
-        """Yield each source with its task and logits in order, None for an empty one.
-
-        Args:
-            pairs: Sources and what to find in them; words are found on the caller's thread.
-            split: Finds the words.
-            pieces: Of each label set.
-            threads: Sources to run at once on a CPU; of more than one each has one thread.
-            size: Sources in one run on another device.
-        """
-
-        def score(group: Sequence[_Worded[_Source]]) -> list[_Scored | None]:
-            filled = [place for place, item in enumerate(group) if item.words]
-            prompts = [
-                self._build_prompt(group[place].words, pieces[group[place].task.labels])
-                for place in filled
-            ]
-            scored: list[_Scored | None] = [None] * len(group)
-            all_logits = self._run(prompts, one_thread=threads > 1)
-            for place, prompt, logits in zip(filled, prompts, all_logits, strict=True):
-                words = group[place].words
-                scored[place] = _Scored(words, prompt.kept_words, prompt.lost_words, logits)
-            return scored
-
-        items = (_Worded(source, task, split(source)) for source, task in pairs)
-        done: Iterator[tuple[_Worded[_Source], _Scored | None]]
-        if self.device == "cpu":
-            done = run_in_order(lambda item: (item, score([item])[0]), items, threads)
-        else:
-            done = run_in_groups(
-                lambda group: list(zip(group, score(group), strict=True)),
-                items,
-                size,
-                lambda item: len(item.words),
-            )
-        for item, scored in done:
-            yield item.source, item.task, scored
-
-    def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
-        warn_of_lost_words(counts, self.bundle.max_len, self.bundle.max_positions)
-
-    def _build_prompt(self, words: Sequence[Word], label_pieces: list[list[int]]) -> Prompt:
-        max_len, max_positions = self.bundle.max_len, self.bundle.max_positions
-        texts = [word.text for word in words]
-        pieces = self._encoder.encode_first_words(texts, max_len, max_positions)
-        read = texts[: len(pieces)]
-        return build_prompt(
-            self._encoder,
-            label_pieces,
-            pieces,
-            max_len=max_len,
-            max_positions=max_positions,
-            word_shapes=list(map(word_shape, read)) if self._graph.has_word_shapes else None,
-            word_count=len(texts),
-        )
-
-    def _run(self, prompts: Sequence[Prompt], *, one_thread: bool) -> list[Logits]:
-        """Return the logits of each prompt, (L, K, C), without padding."""
-        empty = [np.zeros((0, 1, prompt.label_count), dtype=np.float32) for prompt in prompts]
-        worded = [prompt for prompt in prompts if len(prompt.kept_words)]
-        if not worded:
-            return empty
-        shapes = self._graph.has_word_shapes
-        feeds = make_batch(worded, self.bundle.max_width, word_shapes=shapes)
-        count = max(prompt.label_count for prompt in worded)
-        logits = iter(self._graph.run(feeds, count, one_thread=one_thread))
-        return [
-            next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
-            if len(prompt.kept_words)
-            else none
-            for prompt, none in zip(prompts, empty, strict=True)
-        ]
-
 
 def _to_entities(
-    text: str, task: Task, scored: _Scored | None, *, return_class_probs: bool
+    text: str, task: Task, scored: Scored | None, *, return_class_probs: bool
 ) -> list[Entity]:
     """Return the entities of one text."""
     if scored is None:
@@ -486,7 +348,7 @@ def _to_entities(
     return found
 
 
-def _find_candidates(scored: _Scored, task: Task) -> Candidates:
+def _find_candidates(scored: Scored, task: Task) -> Candidates:
     """Return the candidates of one text, over its kept words."""
     candidates = find_candidates(scored.logits, threshold=np.asarray(task.thresholds))
     if task.given is None:
@@ -494,7 +356,7 @@ def _find_candidates(scored: _Scored, task: Task) -> Candidates:
     return confine_candidates(candidates, scored.words, scored.kept_words, task.given)
 
 
-def _choose_spans(scored: _Scored, task: Task) -> list[Span]:
+def _choose_spans(scored: Scored, task: Task) -> list[Span]:
     """Return the kept spans of one text, over its kept words."""
     candidates = _find_candidates(scored, task)
     return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)

@@ -114,17 +114,22 @@ class PieceEncoder:
         return pieces
 
     def encode_labels(
-        self, labels: Sequence[str], max_positions: int | None = None
+        self,
+        labels: Sequence[str],
+        max_positions: int | None = None,
+        *,
+        is_isolated: bool = False,
     ) -> list[list[int]]:
         """Return the piece ids of each label.
 
         Args:
             labels: The labels of one prompt.
-            max_positions: As in `build_prompt`.
+            max_positions: As in `build_prompt`, and so is the other.
+            is_isolated: As in `build_prompt`.
 
         Raises:
-            InputError: A label yields no pieces, so that the model cannot read it, or all
-                together leave no room for a word.
+            InputError: A label yields no pieces, so that the model cannot read it, or is longer
+                than the model takes, or all together leave no room for a word.
         """
         pieces = self.encode_units(labels)
         for label, ids in zip(labels, pieces, strict=True):
@@ -133,8 +138,9 @@ class PieceEncoder:
                     f"labels: expected labels with visible characters, found {label!r}, of which "
                     "the model's tokenizer reads nothing; reword it"
                 )
-        used = len(self.make_head(pieces)) + len(self.suffix_ids)
-        _count_room(used, len(pieces), max_positions)
+        for own in [[ids] for ids in pieces] if is_isolated else [pieces]:
+            used = len(self.make_head(own)) + len(self.suffix_ids)
+            _count_room(used, len(own), max_positions)
         return pieces
 
     def make_head(self, label_pieces: Sequence[Sequence[int]]) -> list[int]:
@@ -166,6 +172,7 @@ def build_prompt(
     max_positions: int | None,
     word_shapes: Sequence[int] | None = None,
     word_count: int | None = None,
+    is_isolated: bool = False,
 ) -> Prompt:
     """Lay out one model input.
 
@@ -175,10 +182,11 @@ def build_prompt(
         word_pieces: `encode_units` of the words, or their `encode_first_words`. A word without
             pieces is dropped: the ids are those of the text without it.
         max_len: Most words kept.
-        max_positions: Most pieces in `Prompt.ids`, None for no limit.
+        max_positions: Most positions of the model, None for no limit.
         word_shapes: Shape of each word of `word_pieces`, None to leave `Prompt.shapes` zero.
         word_count: Words of the text, where `word_pieces` has only the first; the others are
             lost, be they readable or not.
+        is_isolated: Labels have positions of their own, so that the limit is the text's alone.
 
     Returns:
         The prompt; words past either limit are cut and counted in `lost_words`.
@@ -191,7 +199,9 @@ def build_prompt(
     head = encoder.make_head(label_pieces)
     unread = 0 if word_count is None else word_count - len(word_pieces)
     candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
-    room = _count_room(len(head) + len(encoder.suffix_ids), len(label_pieces), max_positions)
+    limited = () if is_isolated else label_pieces
+    used = len(encoder.make_head(limited)) + len(encoder.suffix_ids)
+    room = _count_room(used, len(limited), max_positions)
     sizes = [len(word_pieces[index]) for index in candidates[:max_len]]
     kept_count = count_fitting(sizes, room)
     kept, sizes = candidates[:kept_count], sizes[:kept_count]

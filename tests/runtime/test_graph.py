@@ -9,10 +9,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import nerlet
 from nerlet.errors import GraphError, InputError
-from nerlet.graph import open_graph
+from nerlet.graph import Graph
+from nerlet.sessions import open_sessions
 from tests.toys import MAX_WIDTH, make_graph, make_wordpiece, write_export
 
 CUDA = "CUDAExecutionProvider"
+
+
+def open_graph(path, max_width, **choice):
+    return Graph(open_sessions(path, **choice), max_width)
 
 
 @pytest.fixture
@@ -55,8 +60,8 @@ INPUTS = [
 
 def test_the_toy_graph_opens_on_the_cpu(save):
     graph = open_graph(save(make_graph(make_wordpiece())), MAX_WIDTH)
-    assert (graph.device, graph.has_word_shapes) == ("cpu", False)
-    assert graph.providers == ["CPUExecutionProvider"]
+    assert (graph.sessions.device, graph.has_word_shapes) == ("cpu", False)
+    assert graph.sessions.providers == ["CPUExecutionProvider"]
 
 
 def test_word_shapes_are_found_as_an_optional_input(save):
@@ -135,7 +140,7 @@ def test_an_output_of_open_rank_is_taken(save):
     graph.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "flat"))
     path = save(graph)
     assert ort.InferenceSession(path).get_outputs()[0].shape == []
-    assert open_graph(path, MAX_WIDTH).device == "cpu"
+    assert open_graph(path, MAX_WIDTH).sessions.device == "cpu"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph"])
@@ -156,7 +161,7 @@ def installed(monkeypatch):
     """Sets which distributions seem to be installed, and that onnxruntime knows no CUDA."""
 
     def set_installed(*names):
-        monkeypatch.setattr("nerlet.graph._is_installed", lambda name: name in names)
+        monkeypatch.setattr("nerlet.sessions._is_installed", lambda name: name in names)
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     return set_installed
@@ -227,7 +232,7 @@ def test_session_options(path, monkeypatch):
         return session(path, options, providers=providers)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
-    monkeypatch.setattr("nerlet.graph.count_usable_threads", lambda: 3)
+    monkeypatch.setattr("nerlet.sessions.count_usable_threads", lambda: 3)
     open_graph(path, MAX_WIDTH)
     open_graph(path, MAX_WIDTH, threads=2)
     assert [options.intra_op_num_threads for options in seen] == [3, 2]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import nerlet
 from nerlet.decode import Span, select_spans
 from nerlet.errors import GraphError, InputError
-from nerlet.graph import Graph, open_graph
+from nerlet.sessions import Sessions, open_sessions
 from nerlet.words import as_words
 from tests.toys import ENT, KINDS, MAX_LEN, SEP, write_bundle, write_export
 
@@ -146,7 +146,7 @@ def test_options_for_each_text(toy):
 
 def test_the_threshold_is_the_bundles_own_or_a_half(toy, toy_path):
     assert toy.threshold == 0.5
-    model = nerlet.GLiNER(replace(toy.bundle, threshold=0.8), toy._graph)
+    model = nerlet.GLiNER(replace(toy.bundle, threshold=0.8), toy._scorer.graph)
     assert model.threshold == 0.8
     assert pairs(model.predict_entities(TEXT, LABELS)) == [
         ("Bill Gates", "person"),
@@ -159,7 +159,7 @@ def test_the_threshold_is_the_bundles_own_or_a_half(toy, toy_path):
 
 def test_labels_have_the_bundles_own_thresholds(toy):
     own = {"person": 0.8, "a human being": 0.9, "organization": 0.75}
-    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._graph)
+    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._scorer.graph)
     # A span of two words scores 0.88, of one 0.73.
     kept = ["Bill Gates", "April 4", "1975"]
     assert [pair[0] for pair in pairs(model.predict_entities(TEXT, LABELS))] == kept
@@ -172,7 +172,7 @@ def test_labels_have_the_bundles_own_thresholds(toy):
 
 def test_a_callers_thresholds_of_labels_come_before_the_bundles_own(toy):
     own = {"person": 0.8, "date": 0.9}
-    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._graph)
+    model = nerlet.GLiNER(replace(toy.bundle, label_thresholds=own), toy._scorer.graph)
     found = model.predict_entities(TEXT, LABELS, threshold={"date": 0.5, "unasked": 1})
     assert [text for text, _ in pairs(found)] == ["Bill Gates", "Microsoft", "April 4", "1975"]
     each = model.inference(["Ada 1975"] * 3, LABELS, threshold=[{"person": 0.5}, None, 0.7])
@@ -275,8 +275,8 @@ def test_long_texts_are_cut_at_a_word_with_one_warning(toy):
 
 
 def test_a_huge_text_is_not_encoded_to_its_end(shaped_toy, monkeypatch):
-    encode = Mock(wraps=shaped_toy._encoder.encode_units)
-    monkeypatch.setattr(shaped_toy._encoder, "encode_units", encode)
+    encode = Mock(wraps=shaped_toy._scorer._encoder.encode_units)
+    monkeypatch.setattr(shaped_toy._scorer._encoder, "encode_units", encode)
     text = "Ada " + "on " * 10_000
     with pytest.warns(UserWarning, match=f"^{10_001 - MAX_LEN} words at the end of 1 texts"):
         found = shaped_toy.predict_entities(text, ["person"])
@@ -395,8 +395,8 @@ def test_a_label_without_pieces_is_refused(toy):
 
 
 def test_a_label_set_is_encoded_once(toy, monkeypatch):
-    encode = Mock(wraps=toy._encoder.encode_labels)
-    monkeypatch.setattr(toy._encoder, "encode_labels", encode)
+    encode = Mock(wraps=toy._scorer._encoder.encode_labels)
+    monkeypatch.setattr(toy._scorer._encoder, "encode_labels", encode)
     for _ in range(2):
         toy.inference(["Ada", "Apple", "on"], ["seen once", "person"])
         toy.inference(["Ada", "Apple"], [["seen alone"], ["seen once", "person"]])
@@ -433,12 +433,12 @@ def test_a_graph_that_was_replaced_since_is_not_opened_again(tmp_path):
 def test_a_cpu_runs_each_text_alone_and_a_gpu_like_lengths_together(toy, monkeypatch):
     texts = ["Ada", TEXT, "", "\u200b", "Bill Gates", "Apple on 1975", "on"] * 3
     sets = [LABELS, ["person"], ["date", "organization"]] * 7
-    run = Mock(wraps=toy._graph.run)
-    monkeypatch.setattr(toy._graph, "run", run)
+    run = Mock(wraps=toy._scorer.graph.run)
+    monkeypatch.setattr(toy._scorer.graph, "run", run)
     alone = toy.inference(texts, sets)
     assert [call.args[0]["text_lengths"].size for call in run.mock_calls] == [1] * 15
     run.reset_mock()
-    monkeypatch.setattr(Graph, "device", "cuda")
+    monkeypatch.setattr(Sessions, "device", "cuda")
     assert toy.inference(texts, sets, batch_size=4) == alone
     lengths = [call.args[0]["text_lengths"].ravel().tolist() for call in run.mock_calls]
     assert sum(map(len, lengths)) == 15
@@ -451,9 +451,9 @@ def test_many_texts_run_on_several_threads_and_score_as_alone(tmp_path):
     model = nerlet.load(tmp_path, threads=3)
     texts = [TEXT, "", "Ada", "Apple on 1975 " * 9, "\u200b", "Bill Gates"] * 20
     alone = [model.predict_entities(text, LABELS) for text in texts]
-    assert model._graph._one_thread is None  # opened for many texts only
+    assert model._scorer.graph.sessions._one_thread is None  # opened for many texts only
     assert model.inference(texts, LABELS) == alone
-    assert model._graph._one_thread is not None
+    assert model._scorer.graph.sessions._one_thread is not None
     assert list(model.stream(iter(texts), LABELS)) == alone
     assert list(nerlet.load(tmp_path, threads=1).stream(texts, LABELS)) == alone
 
@@ -478,7 +478,7 @@ def test_a_stream_is_endless_and_gives_what_single_calls_give(toy):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_stream_of_any_device_keeps_the_order(toy, monkeypatch, device):
-    monkeypatch.setattr(Graph, "device", device)
+    monkeypatch.setattr(Sessions, "device", device)
     texts = ["Ada", TEXT, "", "Bill Gates on 1975", "on"] * 30
     expected = toy.inference(texts, LABELS)
     assert list(toy.stream(iter(texts), LABELS, batch_size=2)) == expected
@@ -508,7 +508,7 @@ def test_a_stream_warns_of_each_text_that_was_cut(toy):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_blank_texts_alone(toy, monkeypatch, device):
-    monkeypatch.setattr(Graph, "device", device)
+    monkeypatch.setattr(Sessions, "device", device)
     assert toy.inference(["", " ", "\u200b"], LABELS) == [[], [], []]
     assert toy.inference([], LABELS) == []
     assert list(toy.stream([], LABELS)) == []
@@ -522,7 +522,7 @@ def test_another_splitter(toy):
             for word, start in zip(as_words(text.split("|")), offsets, strict=False)
         ]
 
-    model = nerlet.GLiNER(toy.bundle, toy._graph, split_at_bars)
+    model = nerlet.GLiNER(toy.bundle, toy._scorer.graph, split_at_bars)
     assert pairs(model.predict_entities("on|Bill Gates|Apple", LABELS)) == [
         ("Bill Gates", "person"),
         ("Apple", "organization"),
@@ -550,7 +550,7 @@ def test_from_pretrained_and_the_default_bundle(toy, toy_path, monkeypatch):
 
 
 def test_the_graph_gets_the_device_the_providers_and_the_threads(toy_path, monkeypatch):
-    opener = Mock(wraps=open_graph)
-    monkeypatch.setattr("nerlet.model.open_graph", opener)
+    opener = Mock(wraps=open_sessions)
+    monkeypatch.setattr("nerlet.model.open_sessions", opener)
     nerlet.load(toy_path, device="cpu", providers=["CPUExecutionProvider"], threads=2)
-    opener.assert_called_once_with(toy_path / "model.onnx", 4, "cpu", ["CPUExecutionProvider"], 2)
+    opener.assert_called_once_with(toy_path / "model.onnx", "cpu", ["CPUExecutionProvider"], 2)
