@@ -211,8 +211,12 @@ class Encoder(nn.Module):
 
 def _is_plain_bert(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
     """Whether `_run_bert` is what transformers runs: absolute positions, as all published have."""
-    positions = getattr(config, "position_embedding_type", "absolute")
-    return bool(config.model_type == "bert" and positions == "absolute")
+    return config.model_type == "bert" and has_absolute_positions(config)
+
+
+def has_absolute_positions(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
+    """Whether an encoder of BERT's shape knows positions from its embeddings alone."""
+    return bool(getattr(config, "position_embedding_type", "absolute") == "absolute")
 
 
 def label_blocks(input_ids: Tensor, ent_id: int) -> Tensor:

@@ -4,7 +4,8 @@ Exporting traces a copy of the model whose attention is replaced, family by fami
 known here is traced as transformers has it.
 
 * Scores, mask, softmax and mixture are one operator, `com.microsoft.MultiHeadAttention`, which
-  takes whatever is added to the scores as a bias.
+  takes whatever is added to the scores as a bias: the mask, and MPNet's relative positions.
+* Queries, keys and values of a layer are one product.
 * DeBERTa-v2 and -v3: the keys and queries of relative positions are constants, of which a run takes
   only the buckets that a text of its length can meet; where each distance's bucket lies is found
   once a run, not once a layer.
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
+from nerlet_export.encoder import has_absolute_positions
 from nerlet_export.model import SpanModel
 from nerlet_export.operators import Attention, TakeLast, split_heads
 
@@ -34,7 +36,17 @@ def fuse(model: SpanModel) -> SpanModel:
         for layer in hf.encoder.layer:
             own = layer.attention.self
             own.joined = _join_linear(own.query, own.key, own.value)
+    elif hf.config.model_type == "mpnet":
+        for layer in hf.encoder.layer:
+            layer.attention.attn = MPNetAttention(layer.attention.attn)
+    elif hf.config.model_type in _BERT_SHAPED and has_absolute_positions(hf.config):
+        for layer in hf.encoder.layer:
+            layer.attention.self = BertAttention(layer.attention.self)
     return fused
+
+
+# Encoders with BERT's attention, the rest of which transformers runs; ALBERT's is within more.
+_BERT_SHAPED = frozenset({"roberta", "xlm-roberta", "camembert", "electra"})
 
 
 def _is_known_deberta(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
@@ -138,6 +150,53 @@ class DebertaAttention(nn.Module):
         unseen = (1.0 - attention_mask.to(q.dtype)) * torch.finfo(q.dtype).min
         bias = there + back.transpose(-1, -2) + unseen  # (B, H, T, T)
         return Attention.apply(q, k, v, bias, self.heads, self.scale), None
+
+
+class BertAttention(nn.Module):
+    """BERT's attention; stands in for transformers' self-attention of encoders of its shape."""
+
+    def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' module)
+        super().__init__()
+        self.heads: int = own.num_attention_heads
+        self.scale = 1 / math.sqrt(own.attention_head_size)
+        self.project = _join_linear(own.query, own.key, own.value)
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
+    ) -> tuple[Tensor, None]:
+        """Attend over (B, T, D); the mask is transformers', over keys or pairs."""
+        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        bias = None if attention_mask is None else _spread(attention_mask, q, self.heads)
+        return Attention.apply(q, k, v, bias, self.heads, self.scale), None
+
+
+class MPNetAttention(nn.Module):
+    """MPNet's attention, whose relative positions are a bias; stands in for transformers' own."""
+
+    def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' module)
+        super().__init__()
+        self.heads: int = own.num_attention_heads
+        self.scale = 1 / math.sqrt(own.attention_head_size)
+        self.project = _join_linear(own.q, own.k, own.v)
+        self.output = own.o
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, *more: Tensor, **_: object
+    ) -> tuple[Tensor]:
+        """Attend over (B, T, D); the last of `more` is the bias of positions, (B, H, T, T)."""
+        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        bias = more[-1]
+        if attention_mask is not None:
+            bias = bias + _spread(attention_mask, q, self.heads)
+        return (self.output(Attention.apply(q, k, v, bias, self.heads, self.scale)),)
+
+
+def _spread(mask: Tensor, x: Tensor, heads: int) -> Tensor:
+    """Make a mask (B, 1, 1 or T, T), added or boolean, one to add for every head, (B, H, T, T)."""
+    if mask.dtype == torch.bool:
+        mask = (~mask).to(x.dtype) * torch.finfo(x.dtype).min
+    T = x.shape[1]
+    return mask.expand(-1, heads, T, -1)
 
 
 def _join_linear(*parts: nn.Linear) -> nn.Linear:

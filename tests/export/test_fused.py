@@ -63,13 +63,30 @@ def test_bert_attends_as_transformers_does():
     np.testing.assert_allclose(expected[seen], hf[0].numpy()[seen], atol=2e-5)
 
 
+@pytest.mark.parametrize("encoder", ["mpnet", "roberta", "xlm-roberta", "electra"])
+@pytest.mark.parametrize("size", [2, 5, 200])
+def test_encoders_of_berts_shape_attend_as_transformers_does(encoder, size):
+    model = model_of(encoder).model
+    lengths = [size, max(1, size - 3)]
+    expected, seen = encode(model, size, lengths)
+    found, _ = encode(fuse(model), size, lengths)
+    np.testing.assert_allclose(found[seen], expected[seen], atol=2e-5)
+    assert expected[seen].std() > 0.1
+
+
+def test_an_encoder_with_relative_keys_stays_as_it_is():
+    model = model_of("roberta", position_embedding_type="relative_key").model
+    kinds = {type(module).__name__ for module in fuse(model).modules()}
+    assert "BertAttention" not in kinds
+
+
 def test_a_deberta_with_one_position_term_stays_as_it_is():
     model = model_of("deberta-v2", pos_att_type=["c2p"]).model
     expected, seen = encode(model, 9, [9, 5])
     np.testing.assert_array_equal(encode(fuse(model), 9, [9, 5])[0][seen], expected[seen])
 
 
-@pytest.mark.parametrize("encoder", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("encoder", ["bert", "deberta-v2", "mpnet", "roberta", "electra"])
 def test_attention_is_one_operator(encoder):
     checkpoint = model_of(encoder)
     graph = build_graph(checkpoint)
