@@ -26,7 +26,11 @@ class Timing:
 
 
 def time_alternating(
-    variants: Mapping[str, Callable[[], object]], *, rounds: int = 20, warmup: int = 1
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 20,
+    warmup: int = 1,
+    lead: int = 0,
 ) -> dict[str, Timing]:
     """Time each variant once a round, round after round, so that a busy machine slows all alike.
 
@@ -34,10 +38,14 @@ def time_alternating(
         variants: Name -> what to time.
         rounds: Timed calls of each.
         warmup: Calls of each beforehand, not timed.
+        lead: Calls of the same variant just before each timed one, not timed: they wake its
+            threads, and outlast those of the one before, which may go on waiting awake.
     """
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for round_number in range(-warmup, rounds):
         for name, call in variants.items():
+            for _ in range(lead):
+                call()
             begin = time.perf_counter_ns()
             call()
             elapsed_ms = (time.perf_counter_ns() - begin) / 1e6

@@ -5,9 +5,9 @@
 A model of a published shape with seeded weights (`shapes.py`), one for all runtimes (`peers.py`).
 Timed: one call with one text, at a threshold of 0.5: words, pieces, graph, decoding. Not timed:
 loading, and the first calls. Each number of threads has a process of its own, in which runtimes
-alternate, one call each a round. Checked: the entities of nerlet's fp32 bundle are the reference's;
-the share that int8 has of them, and they of int8's, is reported as F1, for each int8 runtime alike.
-Written: `results/latency.json`.
+alternate, each timed call after one of its own that is not timed. Checked: the entities of nerlet's
+fp32 bundle are the reference's; the share that int8 has of them, and they of int8's, is reported as
+F1, for each int8 runtime alike. Written: `results/latency.json`.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> list[dict[str, obj
             calls = {
                 name: partial(run, [make_text(words)], labels) for name, run in runtimes.items()
             }
-            timings = time_alternating(calls, rounds=_ROUNDS.get(words, 20), warmup=2)
+            timings = time_alternating(calls, rounds=_ROUNDS.get(words, 20), lead=1)
             ours = timings[options.runtimes[0]].median_ms
             results += [
                 {

@@ -185,7 +185,7 @@ class Encoder(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
         """Attend over rows, padded ones with an additive mask; (B, T, D) -> (B, T, D)."""
         heads: int = self.model.config.num_attention_heads
-        return Attention.apply(q, k, v, bias, heads, 1 / math.sqrt(q.shape[-1] / heads))
+        return Attention.apply(q, k, v, None, bias, heads, 1 / math.sqrt(q.shape[-1] / heads))
 
     def _attend_packed(self, q: Tensor, k: Tensor, v: Tensor, *, groups: list[Group]) -> Tensor:
         """Attend within each group of pieces; (N, D) -> (N, D), in the order of the groups."""

@@ -23,7 +23,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 
 from nerlet_export.encoder import has_absolute_positions
 from nerlet_export.model import SpanModel
-from nerlet_export.operators import Attention, TakeLast, split_heads
+from nerlet_export.operators import Attention, Take, split_heads
 
 
 def fuse(model: SpanModel) -> SpanModel:
@@ -118,19 +118,17 @@ class DebertaAttention(nn.Module):
         self.heads: int = own.num_attention_heads
         self.scale = 1 / math.sqrt(3 * own.attention_head_size)  # three terms
         self.project = _join_linear(own.query_proj, own.key_proj, own.value_proj)
-        S: int = own.pos_ebd_size
-        bucket = torch.arange(-S, S + 1)
+        rows = torch.arange(2 * own.pos_ebd_size + 1).clamp(max=len(positions) - 1)
         key = own.key_proj if own.share_att_key else own.pos_key_proj
         query = own.query_proj if own.share_att_key else own.pos_query_proj
-        self.register_buffer("keys", self._fold(key, positions, bucket + S))
-        # What a query at i has at the distance of i - j, a key at j has at that of j - i
-        self.register_buffer("queries", self._fold(query, positions, S - bucket))
+        keys = self._fold(key, positions[rows]).transpose(-1, -2).contiguous()
+        self.register_buffer("keys", keys)  # (1, H, d, 2 S + 1)
+        self.register_buffer("queries", self._fold(query, positions[rows]))  # (1, H, 2 S + 1, d)
 
-    def _fold(self, part: nn.Linear, positions: Tensor, rows: Tensor) -> Tensor:
-        """Project rows of the positions, (2 S + 1,), to (1, H, d, 2 S + 1)."""
+    def _fold(self, part: nn.Linear, positions: Tensor) -> Tensor:
+        """Project positions (2 S + 1, D) to (1, H, 2 S + 1, d)."""
         with torch.no_grad():
-            table = part(positions[rows.clamp(0, len(positions) - 1)]) * self.scale
-            return split_heads(table[None], self.heads).transpose(-1, -2).contiguous()
+            return split_heads(part(positions)[None] * self.scale, self.heads).contiguous()
 
     def forward(
         self,
@@ -145,11 +143,11 @@ class DebertaAttention(nn.Module):
         index, low, high = relative_pos
         q, k, v = self.project(hidden_states).chunk(3, dim=-1)
         by_query = split_heads(q, self.heads) @ self.keys[:, :, :, low:high]  # (B, H, T, R)
-        by_key = split_heads(k, self.heads) @ self.queries[:, :, :, low:high]
-        there, back = TakeLast.apply(by_query, index), TakeLast.apply(by_key, index)
-        unseen = (1.0 - attention_mask.to(q.dtype)) * torch.finfo(q.dtype).min
-        bias = there + back.transpose(-1, -2) + unseen  # (B, H, T, T)
-        return Attention.apply(q, k, v, bias, self.heads, self.scale), None
+        keys = split_heads(k, self.heads).transpose(-1, -2)  # (B, H, d, T)
+        by_key = self.queries[:, :, low:high] @ keys  # (B, H, R, T)
+        bias = Take.apply(by_query, index, 3) + Take.apply(by_key, index, 2)  # (B, H, T, T)
+        is_key = attention_mask[:, 0, 0].to(torch.int32)  # (B, T)
+        return Attention.apply(q, k, v, is_key, bias, self.heads, self.scale), None
 
 
 class BertAttention(nn.Module):
@@ -167,7 +165,7 @@ class BertAttention(nn.Module):
         """Attend over (B, T, D); the mask is transformers', over keys or pairs."""
         q, k, v = self.project(hidden_states).chunk(3, dim=-1)
         bias = None if attention_mask is None else _spread(attention_mask, q, self.heads)
-        return Attention.apply(q, k, v, bias, self.heads, self.scale), None
+        return Attention.apply(q, k, v, None, bias, self.heads, self.scale), None
 
 
 class MPNetAttention(nn.Module):
@@ -188,7 +186,7 @@ class MPNetAttention(nn.Module):
         bias = more[-1]
         if attention_mask is not None:
             bias = bias + _spread(attention_mask, q, self.heads)
-        return (self.output(Attention.apply(q, k, v, bias, self.heads, self.scale)),)
+        return (self.output(Attention.apply(q, k, v, None, bias, self.heads, self.scale)),)
 
 
 def _spread(mask: Tensor, x: Tensor, heads: int) -> Tensor:

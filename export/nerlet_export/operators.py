@@ -12,20 +12,43 @@ from torch import Tensor
 
 CONTRIB = "com.microsoft"  # the domain of onnxruntime's own operators
 _Graph = Any  # torch's graph builder
+_UNSEEN = -10_000.0  # added to a score: exp of it is 0
 
 
 class Attention(torch.autograd.Function):
-    """Multi-head attention, perhaps with a bias on its scores; traced as one of onnxruntime's."""
+    """Multi-head attention as one operator of onnxruntime."""
 
     @staticmethod
     def forward(
-        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int, scale: float
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        is_key: Tensor | None,
+        bias: Tensor | None,
+        heads: int,
+        scale: float,
     ) -> Tensor:
-        """Attend: (B, T, D), twice (B, S, D), and a bias (B, 1 or H, T, S) -> (B, T, D)."""
+        """Attend.
+
+        Args:
+            q: (B, T, D).
+            k: (B, S, D).
+            v: (B, S, D).
+            is_key: 1 for pieces to attend to, 0 for padding, int32, (B, S); None: all.
+            bias: Added to the scores, (B, H, T, S): not every onnxruntime spreads one over all
+                heads, text by text.
+            heads: H.
+            scale: Factor of the scores.
+
+        Returns:
+            (B, T, D).
+        """
         q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
         scores = q @ k.transpose(-1, -2) * scale  # (B, H, T, S)
         if bias is not None:
             scores = scores + bias
+        if is_key is not None:
+            scores = scores + (1.0 - is_key[:, None, None, :].to(q.dtype)) * _UNSEEN
         return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -33,33 +56,48 @@ class Attention(torch.autograd.Function):
         """Keep nothing: this form is never trained."""
 
     @staticmethod
-    def symbolic(g: _Graph, q: Any, k: Any, v: Any, bias: Any, heads: int, scale: float) -> Any:  # noqa: ANN401
-        """The operator; its inputs without a value are bias of the projections and key mask."""
-        inputs = [q, k, v]
-        if bias is not None:
-            none = g.op("prim::Constant")
-            none.setType(torch._C.OptionalType.ofTensor())
-            inputs += [none, none, bias]
-        node = g.op(f"{CONTRIB}::MultiHeadAttention", *inputs, num_heads_i=heads, scale_f=scale)
+    def symbolic(
+        g: _Graph,
+        q: Any,  # noqa: ANN401
+        k: Any,  # noqa: ANN401
+        v: Any,  # noqa: ANN401
+        is_key: Any,  # noqa: ANN401
+        bias: Any,  # noqa: ANN401
+        heads: int,
+        scale: float,
+    ) -> Any:  # noqa: ANN401
+        """The operator; an input that is left out is the bias of the projections."""
+        none = g.op("prim::Constant")
+        none.setType(torch._C.OptionalType.ofTensor())
+        inputs = [q, k, v, none, none if is_key is None else is_key, none if bias is None else bias]
+        while inputs[-1] is none:
+            inputs.pop()
+        node = g.op(
+            f"{CONTRIB}::MultiHeadAttention",
+            *inputs,
+            num_heads_i=heads,
+            scale_f=scale,
+            mask_filter_value_f=_UNSEEN,
+        )
         return node.setType(q.type())
 
 
-class TakeLast(torch.autograd.Function):
-    """`gather` on the last axis; traced with int32 indices, which torch does not take."""
+class Take(torch.autograd.Function):
+    """`gather` on one axis; traced with int32 indices, which torch does not take."""
 
     @staticmethod
-    def forward(x: Tensor, index: Tensor) -> Tensor:
-        """Take x[..., index]: (B, H, T, R) by (B, H, T, T) -> (B, H, T, T)."""
-        return x.gather(-1, index.to(torch.int64))
+    def forward(x: Tensor, index: Tensor, axis: int) -> Tensor:
+        """Take elements of x (B, H, ., .) along an axis, those of index (B, H, T, T)."""
+        return x.gather(axis, index.to(torch.int64))
 
     @staticmethod
     def setup_context(ctx: object, inputs: object, output: object) -> None:
         """Keep nothing: this form is never trained."""
 
     @staticmethod
-    def symbolic(g: _Graph, x: Any, index: Any) -> Any:  # noqa: ANN401
+    def symbolic(g: _Graph, x: Any, index: Any, axis: int) -> Any:  # noqa: ANN401
         """The operator."""
-        return g.op("GatherElements", x, index, axis_i=-1).setType(x.type())
+        return g.op("GatherElements", x, index, axis_i=axis).setType(x.type())
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

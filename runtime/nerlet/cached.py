@@ -24,9 +24,9 @@ from nerlet.sessions import Sessions
 
 LabelPieces = tuple[tuple[int, ...], ...]
 Floats = NDArray[np.float32]
-# Of labels that are kept; the least recently used go first. A thousand of three pieces in the
-# default model.
-KEPT_BYTES = 64 * 2**20
+# Of labels that are kept; the least recently used go first. Some 500 of three words in the default
+# model.
+KEPT_BYTES = 32 * 2**20
 _LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
 _LABEL_INPUTS = frozenset({"input_ids"})
 _TEXT_INPUTS = frozenset({"input_ids", "word_starts", "keys", "values", "directions", "offsets"})
