@@ -19,8 +19,9 @@ def draw_bars(
     groups: Sequence[str],
     series: Mapping[str, Sequence[float | None]],
     errors: Mapping[str, Sequence[float]] | None = None,
+    upward: str = "F1, %",
 ) -> None:
-    """Draw F1 as groups of bars, the same file for the same figures.
+    """Draw groups of bars, the same file for the same figures.
 
     Args:
         path: Of the picture; its suffix says the format.
@@ -28,6 +29,7 @@ def draw_bars(
         groups: Names under the groups of bars.
         series: Name -> a bar for each group; None for none.
         errors: Name -> half the length of each bar's error line.
+        upward: What the vertical axis shows.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -44,7 +46,7 @@ def draw_bars(
             error = errors[name] if errors else None
             axes.bar(places, heights, width, label=name, yerr=error, capsize=2)
         axes.set_xticks(range(len(groups)), [fill(name, 14) for name in groups], fontsize=8)
-        axes.set_ylabel("F1, %")
+        axes.set_ylabel(upward)
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

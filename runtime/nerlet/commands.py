@@ -6,7 +6,8 @@ What one command alone needs is imported there, so that the others start sooner.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from nerlet.calibrate import Calibration
     from nerlet.decode import Candidates, Span
+    from nerlet.entities import Entity
     from nerlet.examples import Dataset
     from nerlet.model import GLiNER
 
@@ -33,19 +35,29 @@ def extract(options: argparse.Namespace) -> None:
     model = load(options.model)
     as_table = (options.format or _default_format()) == "table"
     colour, width = can_show_colour(sys.stdout), find_width(sys.stdout)
-    for text in texts:
-        entities = model.predict_entities(
-            text,
-            options.label,
-            flat_ner=not options.nested,
-            threshold=options.threshold,
-            multi_label=options.multi_label,
-        )
+    for text, entities in _find_entities(model, texts, options):
         if as_table:
             line = render_entities(text, entities, options.label, colour=colour, width=width)
         else:
             line = json.dumps({"text": text, "entities": entities}, ensure_ascii=False)
         _print_out(line)
+
+
+def _find_entities(
+    model: "GLiNER", texts: Iterable[str], options: argparse.Namespace
+) -> "Iterator[tuple[str, list[Entity]]]":
+    """Yield each text with its entities: of a file many at once, else each as it comes."""
+    choices = {
+        "flat_ner": not options.nested,
+        "threshold": options.threshold,
+        "multi_label": options.multi_label,
+    }
+    if options.file in (None, "-"):
+        for text in texts:
+            yield text, model.predict_entities(text, options.label, **choices)
+    else:
+        shown, read = tee(texts)
+        yield from zip(shown, model.stream(read, options.label, **choices), strict=True)
 
 
 def info(options: argparse.Namespace) -> None:

@@ -22,6 +22,9 @@ class FakeModel:
                 entities.append({**found, "label": labels[0], "score": 0.875})
         return entities
 
+    def stream(self, texts, labels, **options):
+        return (self.predict_entities(text, labels, **options) for text in texts)
+
     def predict_words(self, sentences, labels, **options):
         self.calls.append({"labels": labels, **options})
         return [

@@ -1,0 +1,87 @@
+"""Make the table and the picture of speed from what the other benchmarks have written.
+
+    python benchmarks/latency.py && python benchmarks/throughput.py && python benchmarks/speed.py
+
+Reads `results/latency.json` and `results/throughput.json`; writes `results/speed.md` and, with the
+extra `benchmarks`, `results/speed.svg`: how many times as long as nerlet int8 each runtime takes.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charts import HINT, can_draw, draw_bars
+from tables import to_markdown
+
+_RESULTS = Path(__file__).parent / "results"
+_OURS = "nerlet int8"
+_TITLE = "Time of one text, 5 labels, as a multiple of nerlet int8"
+
+
+def main() -> None:
+    """Print the table and write it."""
+    latency = json.loads((_RESULTS / "latency.json").read_text())["results"]
+    throughput = json.loads((_RESULTS / "throughput.json").read_text())
+    names = list(dict.fromkeys(row["runtime"] for row in latency))
+    cells = {(r["threads"], r["words"], r["labels"], r["runtime"]): r for r in latency}
+    cases = list(dict.fromkeys((r["threads"], r["words"], r["labels"]) for r in latency))
+    header = ["", *(name + (", ms" if name == _OURS else ", times") for name in names)]
+    rows = [[_name(case), *(_cell(cells.get((*case, name))) for name in names)] for case in cases]
+    rows.append(_throughput_row(throughput, names))
+    lines = [f"# {_TITLE}", "", *to_markdown(header, rows), "", _note(throughput)]
+    print("\n".join(lines))
+    if can_draw():
+        series = {
+            name: [cells.get((*case, name), {}).get("times_ours") for case in cases]
+            for name in names
+        }
+        groups = [_name(case) for case in cases]
+        draw_bars(_RESULTS / "speed.svg", _TITLE, groups, series, upward="times nerlet int8")
+        lines += ["", f"![{_TITLE}](speed.svg)"]
+    else:
+        print(f"speed: {HINT}", file=sys.stderr)
+    (_RESULTS / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _name(case: Sequence[int]) -> str:
+    threads, words, labels = case
+    more = "" if labels == 5 else f", {labels} labels"
+    return f"{words} words, {threads} thread{'s' * (threads > 1)}{more}"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    """Milliseconds of our own runtime, else how many times as long."""
+    if row is None:
+        return ""
+    if row["runtime"] == _OURS:
+        return f"{row['median_ms']:.3g}"
+    return f"{row['times_ours']:.2f}"
+
+
+def _throughput_row(throughput: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    found = {row["runtime"]: row for row in throughput["results"]}
+    cells = []
+    for name in names:
+        row = found.get(name)
+        if row is None:
+            cells.append("")
+        elif name == _OURS:
+            cells.append(f"{row['texts_per_s']:.1f} texts/s")
+        else:
+            cells.append(f"{row['times_ours']:.2f}")
+    return [f"{throughput['texts']} texts, {throughput['threads']} threads", *cells]
+
+
+def _note(throughput: Mapping[str, Any]) -> str:
+    card = throughput["machine"]
+    return (
+        f"GLiNER-small's shape with seeded weights; medians; {card['cores']} cores of an "
+        f"{card['cpu']} ({', '.join(card['instruction_sets'])}), onnxruntime "
+        f"{card['onnxruntime']}. Under 1, that runtime is faster."
+    )
+
+
+if __name__ == "__main__":
+    main()
