@@ -2,7 +2,7 @@
 
 What such a label becomes in the encoder depends on nothing but the label. So its keys and values in
 every layer, which texts attend to, and its vector are computed when it is first asked for, and a
-text costs its own pieces. Labels are read one by one, and joined in one order whichever they are
+text costs its own pieces. Labels are read alone, and joined in one order whichever they are
 asked for in: so a score is the same to the bit whatever was asked before.
 
 Axis letters: T pieces of a text, N of all its labels, L words, K max width, C labels, H width of
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nerlet.batch import Tensor, label_feeds, text_feeds
 from nerlet.errors import GraphError
 from nerlet.prompt import Prompt
+from nerlet.schedule import run_in_order
 from nerlet.sessions import Sessions
 
 LabelPieces = tuple[tuple[int, ...], ...]
@@ -112,8 +113,8 @@ class CachedGraph:
 
     def _join(self, labels: LabelPieces) -> _Labels:
         order = sorted(range(len(labels)), key=lambda place: labels[place])
-        parts = [self._find(labels[place]) for place in order]
-        keys, values, directions, offsets = zip(*parts, strict=True)
+        found = self._find([labels[place] for place in order])
+        keys, values, directions, offsets = zip(*found, strict=True)
         feeds: dict[str, Tensor] = {
             "keys": np.concatenate(keys, axis=1),
             "values": np.concatenate(values, axis=1),
@@ -122,18 +123,22 @@ class CachedGraph:
         }
         return _Labels(labels, feeds, np.argsort(order))
 
-    def _find(self, pieces: tuple[int, ...]) -> tuple[Floats, ...]:
-        """One label, read if it is not kept; the least recently used go where there is no room."""
-        found = self._kept.get(pieces)
-        if found is not None:
+    def _find(self, labels: Sequence[tuple[int, ...]]) -> list[tuple[Floats, ...]]:
+        """Find labels, those that are not kept on all threads; then let the oldest go."""
+        new = [pieces for pieces in dict.fromkeys(labels) if pieces not in self._kept]
+        threads = min(self.sessions.threads, max(len(new), 1))
+        for pieces, read in zip(new, run_in_order(self._read_label, new, threads), strict=True):
+            self._kept[pieces] = read
+            self._size += _count_bytes(read)
+        found = [self._kept[pieces] for pieces in labels]
+        for pieces in labels:
             self._kept.move_to_end(pieces)
-            return found
-        found = tuple(self._label.run(_LABEL_OUTPUTS, label_feeds(self._ent_id, pieces)))
-        self._kept[pieces] = found
-        self._size += _count_bytes(found)
         while self._size > self._kept_bytes and len(self._kept) > 1:
             self._size -= _count_bytes(self._kept.popitem(last=False)[1])
         return found
+
+    def _read_label(self, pieces: tuple[int, ...]) -> tuple[Floats, ...]:
+        return tuple(self._label.run(_LABEL_OUTPUTS, label_feeds(self._ent_id, pieces)))
 
 
 def _count_bytes(arrays: Sequence[Floats]) -> int:

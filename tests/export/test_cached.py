@@ -145,7 +145,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes(model):
         assert small._size == sum(a.nbytes for own in small._kept.values() for a in own) <= 4000
     assert 0 < len(small._kept) < len(LABELS)
     first = next(iter(small._kept))
-    small._find(first)
+    small._find([first])
     assert list(small._kept)[-1] == first
 
 
