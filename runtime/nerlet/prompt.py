@@ -222,13 +222,16 @@ def build_prompt(
     )
 
 
-def warn_of_lost_words(counts: Sequence[int], max_len: int, max_positions: int | None) -> None:
+def warn_of_lost_words(
+    counts: Sequence[int], max_len: int, max_positions: int | None, *, is_isolated: bool = False
+) -> None:
     """Warn once of all words that were cut, at the line that called nerlet.
 
     Args:
         counts: `Prompt.lost_words` of each text; nothing happens where all are 0.
         max_len: As in `build_prompt`.
-        max_positions: As in `build_prompt`.
+        max_positions: As in `build_prompt`, and so is the other.
+        is_isolated: As in `build_prompt`.
     """
     texts = sum(1 for count in counts if count)
     if not texts:
@@ -237,7 +240,8 @@ def warn_of_lost_words(counts: Sequence[int], max_len: int, max_positions: int |
     level = 1
     while frame and str(frame.f_globals.get("__name__")).startswith("nerlet."):
         frame, level = frame.f_back, level + 1
-    pieces = f" and {max_positions} pieces with the labels" if max_positions else ""
+    pieces = f" and {max_positions} pieces" if max_positions else ""
+    pieces += " with the labels" if pieces and not is_isolated else ""
     warnings.warn(
         f"{sum(counts)} words at the end of {texts} texts were cut: the model takes {max_len} "
         f"words{pieces} at once; split longer texts",

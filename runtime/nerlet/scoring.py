@@ -246,7 +246,8 @@ class Scorer:
         )
 
     def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
-        warn_of_lost_words(counts, self._bundle.max_len, self._bundle.max_positions)
+        limits = (self._bundle.max_len, self._bundle.max_positions)
+        warn_of_lost_words(counts, *limits, is_isolated=self._bundle.is_isolated)
 
 
 def _no_logits(labels: int) -> Logits:

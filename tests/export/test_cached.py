@@ -153,6 +153,8 @@ def test_hundreds_of_labels_leave_the_whole_text(model):
     """Labels have positions of their own: here two thousand pieces beside a limit of 600."""
     labels = [f"label number {i}" for i in range(150)]
     assert logits_of(model, TEXTS[3], labels).shape == (60, 4, 150)
+    with pytest.warns(UserWarning, match=r"400 words .* takes 100 words and 600 pieces at once"):
+        logits_of(model, "so " * 500, ["person"])
     with pytest.raises(InputError, match="leaves no room"):
         logits_of(model, TEXTS[0], ["x " * 700])
 
