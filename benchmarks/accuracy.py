@@ -31,7 +31,7 @@ from nerlet.decode import Span
 from nerlet.errors import InputError, NerletError
 from nerlet.evaluate import Predict, Scores, check_prompts, evaluate
 from nerlet.examples import Dataset, list_datasets, read_dataset
-from nerlet.manifest import is_threshold
+from nerlet.manifest import WEIGHTS_NAME, is_threshold
 from paper import ABLATIONS, TABLE1, TABLE2, TABLE3, Benchmark
 from tables import Table, to_cell, write
 
@@ -116,9 +116,11 @@ def load_systems(options: argparse.Namespace) -> list[System]:
 
     threshold = model.threshold if own is None else own
     precision = model.manifest.precision if model.manifest else "unknown"
+    weights = model.bundle.path / WEIGHTS_NAME
+    weights = weights if weights.exists() else model.bundle.graph_path
     card = {
         "name": model.bundle.path.resolve().name,
-        "sha256": hashlib.sha256(model.bundle.graph_path.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "precision": precision,
         "threshold": threshold,
         "label_thresholds": len(labels) if own is None else 0,

@@ -34,7 +34,7 @@ def test_the_papers_sentence(model):
 
 def test_the_golden_file_is_of_this_bundle(model):
     golden = json.loads(sentences.PATH.read_text(encoding="utf-8"))
-    assert golden["graph_sha256"] == model.manifest.files["model.onnx"].sha256
+    assert golden["weights_sha256"] == model.manifest.weights_sha256
     asked = {item["text"]: item["labels"] for item in golden["sentences"]}
     assert asked == sentences.SENTENCES
     assert len(asked) == 20

@@ -106,6 +106,11 @@ class Manifest:
         if missing:
             raise _bad_key("files", f"an entry for {', '.join(missing)}", sorted(self.files))
 
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of the file that holds the weights: which model this is."""
+        return self.files[WEIGHTS_NAME if WEIGHTS_NAME in self.files else GRAPH_NAME].sha256
+
     def to_dict(self) -> dict[str, object]:
         """Return the manifest as JSON-ready values, `schema_version` first."""
         values = asdict(self)

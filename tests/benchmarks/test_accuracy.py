@@ -71,7 +71,7 @@ def test_table1_is_what_evaluate_counts_and_what_a_hand_counts(folder, tmp_path)
     assert result["mean_f1"] == pytest.approx((200 / 3 + by_hand) / 2, abs=0.01)
     assert (result["mean_of"], result["mean_f1_of_all"]) == (2, None)
     assert model.manifest is not None
-    assert result["model"]["sha256"] == model.manifest.files["model.onnx"].sha256
+    assert result["model"]["sha256"] == model.manifest.weights_sha256
     assert result["model"]["threshold"] == model.threshold
 
 

@@ -111,8 +111,8 @@ def main() -> None:
     """Write the golden file."""
     bundle = nerlet.load(threads=1).bundle
     manifest = bundle.manifest
-    record = manifest.files["model.onnx"].sha256 if manifest else None
-    document = {"graph_sha256": record, "sentences": find_entities()}
+    record = manifest.weights_sha256 if manifest else None
+    document = {"weights_sha256": record, "sentences": find_entities()}
     PATH.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
