@@ -1,6 +1,6 @@
 """What do labels cost, once they have been asked for before?
 
-    python benchmarks/labels.py [--words 64] [--labels 1 5 25 100 500] [--threads 1]
+    python benchmarks/labels.py [--words 64] [--labels 1 5 25 100 500] [--threads 1 2]
 
 The default bundle, whose labels are isolated: as it runs on a CPU, labels read once and kept, and
 its whole graph, which reads them with every text. Timed: `predict_entities` on one text, from
@@ -36,11 +36,24 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=default_bundle_path())
     parser.add_argument("--words", type=int, default=64)
     parser.add_argument("--labels", type=int, nargs="+", default=[1, 5, 25, 100, 500])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    cached = nerlet.load(options.model, threads=options.threads)
-    whole = open_whole(options.model, options.threads)
+    results = [row for threads in options.threads for row in measure(options, threads)]
+    print_table(list(results[0]), [list(row.values()) for row in results])
+    document = {
+        "benchmark": "labels",
+        "words": options.words,
+        "machine": machine_card(),
+        "results": results,
+    }
+    (_RESULTS / "labels.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measure(options: argparse.Namespace, threads: int) -> list[dict[str, object]]:
+    """Measure with a number of threads."""
+    cached = nerlet.load(options.model, threads=threads)
+    whole = open_whole(options.model, threads)
     text = make_text(options.words)
     results: list[dict[str, object]] = []
     least = 0.0
@@ -58,6 +71,7 @@ def main() -> None:
         for name, timing in timings.items():
             results.append(
                 {
+                    "threads": threads,
                     "labels": count,
                     "runtime": name,
                     **timing_fields(timing),
@@ -65,15 +79,7 @@ def main() -> None:
                     "first_call_ms": round(first_ms, 1) if name == "kept labels" else None,
                 }
             )
-    print_table(list(results[0]), [list(row.values()) for row in results])
-    document = {
-        "benchmark": "labels",
-        "words": options.words,
-        "threads": options.threads,
-        "machine": machine_card(),
-        "results": results,
-    }
-    (_RESULTS / "labels.json").write_text(json.dumps(document, indent=1) + "\n")
+    return results
 
 
 def open_whole(path: Path, threads: int) -> nerlet.GLiNER:

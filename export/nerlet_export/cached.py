@@ -47,27 +47,27 @@ class TextScorer(nn.Module):
         self,
         input_ids: Tensor,
         word_starts: Tensor,
-        keys: Tensor,
-        values: Tensor,
         directions: Tensor,
         offsets: Tensor,
-        word_shapes: Tensor | None = None,
+        *more: Tensor,
     ) -> Tensor:
         """Score every span.
 
         Args:
             input_ids: Prefix, `<<SEP>>`, words and suffix, int64, (1, T).
             word_starts: Place of each word's first piece, int64, (L,).
-            keys: Of all labels, one after the other, (layers, N, E).
-            values: The same.
             directions: (C, H).
             offsets: (C,).
-            word_shapes: Shape of each piece's word, int64, (1, T); None for a model without.
+            more: The keys of all labels, one after the other, for each layer (N, E); the values
+                likewise; for a model with word shapes that of each piece's word, int64, (1, T).
 
         Returns:
             Logits, float32, (1, L, K, C).
         """
-        hidden = self.model.encoder.encode_text(input_ids, word_shapes, keys, values)
+        layers: int = self.model.encoder.model.config.num_hidden_layers
+        keys, values = more[:layers], more[layers : 2 * layers]
+        shapes = more[2 * layers] if len(more) > 2 * layers else None
+        hidden = self.model.encoder.encode_text(input_ids, shapes, keys, values)
         words = hidden[:, word_starts]  # (1, L, D)
         lengths = torch.ones_like(word_starts).sum()[None]
         return self.model.score_words(words, lengths, directions[None], offsets[None])

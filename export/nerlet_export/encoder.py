@@ -119,24 +119,28 @@ class Encoder(nn.Module):
         return (hidden if self.projection is None else self.projection(hidden)), keys, values
 
     def encode_text(
-        self, input_ids: Tensor, word_shapes: Tensor | None, keys: Tensor, values: Tensor
+        self,
+        input_ids: Tensor,
+        word_shapes: Tensor | None,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
     ) -> Tensor:
         """Encode one text that also attends to isolated labels.
 
         Args:
             input_ids: Prefix, `<<SEP>>`, words and suffix, int64, (1, T).
             word_shapes: As in `forward`.
-            keys: Of all pieces of its labels, (layers, N, width of the encoder).
+            keys: Of all pieces of its labels, for each layer (N, width of the encoder).
             values: The same.
 
         Returns:
             One vector per piece, (1, T, D).
         """
-        layers = iter(zip(keys[:, None].unbind(), values[:, None].unbind(), strict=True))
+        layers = iter(zip(keys, values, strict=True))
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             label_keys, label_values = next(layers)
-            k, v = torch.cat([label_keys, k], 1), torch.cat([label_values, v], 1)
+            k, v = torch.cat([label_keys[None], k], 1), torch.cat([label_values[None], v], 1)
             return self._attend(q, k, v, bias=None)
 
         segments = torch.zeros_like(input_ids) if word_shapes is None else word_shapes

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
+from nerlet.cached import name_layer
 from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
 from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
@@ -102,23 +103,26 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
         for own, dim in zip(zip(*read, strict=True), (1, 1, 0, 0), strict=True)
     )
     inputs = {name: torch.from_numpy(array) for name, array in text.items()}
-    shapes = {SHAPES_INPUT: inputs[SHAPES_INPUT]} if model.config.word_shapes else {}
-    labels = {"keys": keys, "values": values, "directions": directions, "offsets": offsets}
-    read_axes: Axes = {"keys": (None, "label_pieces"), "values": (None, "label_pieces")}
+    shapes = {SHAPES_INPUT: inputs.pop(SHAPES_INPUT)} if model.config.word_shapes else {}
+    layers = {
+        **{name_layer("keys", layer): own for layer, own in enumerate(keys)},
+        **{name_layer("values", layer): own for layer, own in enumerate(values)},
+    }
+    kept: Axes = dict.fromkeys(("keys", "values"), (None, "label_pieces"))
     label_graph = _trace(
-        reader, {"input_ids": ids}, [*_LABEL_OUTPUTS], {"input_ids": (1, "pieces"), **read_axes}
+        reader, {"input_ids": ids}, [*_LABEL_OUTPUTS], {"input_ids": (1, "pieces"), **kept}
     )
     text_graph = _trace(
         scorer,
-        {**{name: inputs[name] for name in ("input_ids", "word_starts")}, **labels, **shapes},
+        {**inputs, "directions": directions, "offsets": offsets, **layers, **shapes},
         [OUTPUT],
         {
             "input_ids": (1, "pieces"),
             "word_starts": ("words",),
-            **read_axes,
             "directions": ("labels",),
             "offsets": ("labels",),
-            **({SHAPES_INPUT: (1, "pieces")} if shapes else {}),
+            **dict.fromkeys(layers, ("label_pieces",)),
+            **dict.fromkeys(shapes, (1, "pieces")),
             OUTPUT: (1, "words", model.config.max_width, "labels"),
         },
     )

@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 KEPT_BYTES = 32 * 2**20
 _LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
 _LABEL_INPUTS = frozenset({"input_ids"})
-_TEXT_INPUTS = frozenset({"input_ids", "word_starts", "keys", "values", "directions", "offsets"})
+_TEXT_INPUTS = frozenset({"input_ids", "word_starts", "directions", "offsets"})
 _WORD_SHAPES = "word_shapes"
 _OUTPUT = "logits"
 
@@ -41,8 +41,8 @@ class _Labels:
 
     Attributes:
         pieces: Of each label, in the order in which they were asked for.
-        feeds: `keys` and `values`, (layers, N, E), `directions`, (C, H), `offsets`, (C,); labels
-            in the order of their pieces.
+        feeds: Keys and values of each layer (`name_layer`), (N, E), `directions`, (C, H),
+            `offsets`, (C,); labels in the order of their pieces.
         columns: The place of each label asked for in that order, (C,).
     """
 
@@ -74,8 +74,10 @@ class CachedGraph:
             GraphError: A graph has other inputs or outputs.
         """
         self.sessions = text
-        self.has_word_shapes = _check(text, _TEXT_INPUTS, (_OUTPUT,))
         _check(label, _LABEL_INPUTS, _LABEL_OUTPUTS)
+        (layers,) = (arg.shape[0] for arg in label.main.get_outputs() if arg.name == "keys")
+        kept = {name_layer(name, layer) for name in ("keys", "values") for layer in range(layers)}
+        self.has_word_shapes = _check(text, _TEXT_INPUTS | kept, (_OUTPUT,))
         self._label = label
         self._ent_id = ent_id
         self._kept_bytes = kept_bytes
@@ -116,11 +118,12 @@ class CachedGraph:
         found = self._find([labels[place] for place in order])
         keys, values, directions, offsets = zip(*found, strict=True)
         feeds: dict[str, Tensor] = {
-            "keys": np.concatenate(keys, axis=1),
-            "values": np.concatenate(values, axis=1),
             "directions": np.concatenate(directions),
             "offsets": np.concatenate(offsets),
         }
+        for name, parts in (("keys", keys), ("values", values)):
+            layers = np.concatenate(parts, axis=1)  # (layers, N, E)
+            feeds |= {name_layer(name, layer): own for layer, own in enumerate(layers)}
         return _Labels(labels, feeds, np.argsort(order))
 
     def _find(self, labels: Sequence[tuple[int, ...]]) -> list[tuple[Floats, ...]]:
@@ -139,6 +142,11 @@ class CachedGraph:
 
     def _read_label(self, pieces: tuple[int, ...]) -> tuple[Floats, ...]:
         return tuple(self._label.run(_LABEL_OUTPUTS, label_feeds(self._ent_id, pieces)))
+
+
+def name_layer(name: str, layer: int) -> str:
+    """The input of a text's graph that takes the keys or the values of one layer."""
+    return f"{name}_{layer}"
 
 
 def _count_bytes(arrays: Sequence[Floats]) -> int:

@@ -176,7 +176,7 @@ def test_many_texts_score_as_alone(bundle, model):
 def test_another_signature_is_refused(bundle):
     text, label = (open_sessions(bundle / own) for own in ("text.onnx", "label.onnx"))
     with pytest.raises(GraphError, match=r"label\.onnx: expected the inputs directions, "):
-        CachedGraph(label, text, 5)
+        CachedGraph(label, label, 5)
     with pytest.raises(GraphError, match=r"text\.onnx: expected the inputs input_ids and "):
         CachedGraph(text, text, 5)
 
