@@ -31,6 +31,7 @@ def time_alternating(
     rounds: int = 20,
     warmup: int = 1,
     lead: int = 0,
+    pause_s: float = 0.0,
 ) -> dict[str, Timing]:
     """Time each variant once a round, round after round, so that a busy machine slows all alike.
 
@@ -39,11 +40,14 @@ def time_alternating(
         rounds: Timed calls of each.
         warmup: Calls of each beforehand, not timed.
         lead: Calls of the same variant just before each timed one, not timed: they wake its
-            threads, and outlast those of the one before, which may go on waiting awake.
+            threads.
+        pause_s: Sleep before them, for the threads of the variant before: some wait awake for
+            more work long after a call, which slows whoever comes next.
     """
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for round_number in range(-warmup, rounds):
         for name, call in variants.items():
+            time.sleep(pause_s)
             for _ in range(lead):
                 call()
             begin = time.perf_counter_ns()

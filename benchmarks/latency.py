@@ -5,9 +5,9 @@
 A model of a published shape with seeded weights (`shapes.py`), one for all runtimes (`peers.py`).
 Timed: one call with one text, at a threshold of 0.5: words, pieces, graph, decoding. Not timed:
 loading, and the first calls. Each number of threads has a process of its own, in which runtimes
-alternate, each timed call after one of its own that is not timed. Checked: the entities of nerlet's
-fp32 bundle are the reference's; the share that int8 has of them, and they of int8's, is reported as
-F1, for each int8 runtime alike. Written: `results/latency.json`.
+alternate, each timed call after a pause and two of its own that are not timed. Checked: the
+entities of nerlet's fp32 bundle are the reference's; the share that int8 has of them, and they of
+int8's, is reported as F1, for each int8 runtime alike. Written: `results/latency.json`.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from shapes import make_shape
 from texts import make_labels, make_text
 
 _RESULTS = Path(__file__).parent / "results"
-_ROUNDS = {8: 40, 16: 40, 64: 30, 384: 12}
+_ROUNDS = {8: 30, 16: 30, 64: 20, 384: 10}
+_PAUSE_S = 0.1  # between runtimes
 _CHECKED = 40  # texts whose entities are compared
 
 
@@ -68,7 +69,9 @@ def measure(options: argparse.Namespace, checkpoint: Path) -> list[dict[str, obj
             calls = {
                 name: partial(run, [make_text(words)], labels) for name, run in runtimes.items()
             }
-            timings = time_alternating(calls, rounds=_ROUNDS.get(words, 20), lead=1)
+            timings = time_alternating(
+                calls, rounds=_ROUNDS.get(words, 20), lead=2, pause_s=_PAUSE_S
+            )
             ours = timings[options.runtimes[0]].median_ms
             results += [
                 {
