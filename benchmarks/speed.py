@@ -2,8 +2,9 @@
 
     python benchmarks/latency.py && python benchmarks/throughput.py && python benchmarks/speed.py
 
-Reads `results/latency.json` and `results/throughput.json`; writes `results/speed.md` and, with the
-extra `benchmarks`, `results/speed.svg`: how many times as long as nerlet int8 each runtime takes.
+Reads `results/latency.json` and, if there, `results/throughput.json`; writes `results/speed.md`
+and, with the extra `benchmarks`, `results/speed.svg`: how many times as long as nerlet int8 each
+runtime takes.
 """
 
 import json
@@ -22,15 +23,18 @@ _TITLE = "Time of one text, 5 labels, as a multiple of nerlet int8"
 
 def main() -> None:
     """Print the table and write it."""
-    latency = json.loads((_RESULTS / "latency.json").read_text())["results"]
-    throughput = json.loads((_RESULTS / "throughput.json").read_text())
+    document = json.loads((_RESULTS / "latency.json").read_text())
+    latency = document["results"]
+    path = _RESULTS / "throughput.json"
+    throughput = json.loads(path.read_text()) if path.exists() else None
     names = list(dict.fromkeys(row["runtime"] for row in latency))
     cells = {(r["threads"], r["words"], r["labels"], r["runtime"]): r for r in latency}
     cases = list(dict.fromkeys((r["threads"], r["words"], r["labels"]) for r in latency))
     header = ["", *(name + (", ms" if name == _OURS else ", times") for name in names)]
     rows = [[_name(case), *(_cell(cells.get((*case, name))) for name in names)] for case in cases]
-    rows.append(_throughput_row(throughput, names))
-    lines = [f"# {_TITLE}", "", *to_markdown(header, rows), "", _note(throughput)]
+    if throughput:
+        rows.append(_throughput_row(throughput, names))
+    lines = [f"# {_TITLE}", "", *to_markdown(header, rows), "", _note(document)]
     print("\n".join(lines))
     if can_draw():
         series = {
@@ -74,8 +78,8 @@ def _throughput_row(throughput: Mapping[str, Any], names: Sequence[str]) -> list
     return [f"{throughput['texts']} texts, {throughput['threads']} threads", *cells]
 
 
-def _note(throughput: Mapping[str, Any]) -> str:
-    card = throughput["machine"]
+def _note(latency: Mapping[str, Any]) -> str:
+    card = latency["machine"]
     return (
         f"GLiNER-small's shape with seeded weights; medians; {card['cores']} cores of an "
         f"{card['cpu']} ({', '.join(card['instruction_sets'])}), onnxruntime "
