@@ -43,15 +43,19 @@ def encode(model, size, lengths):
         return model.encoder(ids, mask, None).numpy(), mask.numpy() > 0
 
 
-@pytest.mark.parametrize("changes", DEBERTAS.values(), ids=DEBERTAS)
-@pytest.mark.parametrize("size", [2, 5, 40])
-def test_deberta_attends_as_transformers_does(changes, size):
-    model = model_of("deberta-v2", **changes).model
+def check_fused(model, size):
+    """A padded batch gives what transformers gives, up to rounding."""
     lengths = [size, max(1, size - 3)]
     expected, seen = encode(model, size, lengths)
     found, _ = encode(fuse(model), size, lengths)
     np.testing.assert_allclose(found[seen], expected[seen], atol=2e-5)
     assert expected[seen].std() > 0.1
+
+
+@pytest.mark.parametrize("changes", DEBERTAS.values(), ids=DEBERTAS)
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_deberta_attends_as_transformers_does(changes, size):
+    check_fused(model_of("deberta-v2", **changes).model, size)
 
 
 def test_bert_attends_as_transformers_does():
@@ -66,12 +70,7 @@ def test_bert_attends_as_transformers_does():
 @pytest.mark.parametrize("encoder", ["mpnet", "roberta", "xlm-roberta", "electra"])
 @pytest.mark.parametrize("size", [2, 5, 200])
 def test_encoders_of_berts_shape_attend_as_transformers_does(encoder, size):
-    model = model_of(encoder).model
-    lengths = [size, max(1, size - 3)]
-    expected, seen = encode(model, size, lengths)
-    found, _ = encode(fuse(model), size, lengths)
-    np.testing.assert_allclose(found[seen], expected[seen], atol=2e-5)
-    assert expected[seen].std() > 0.1
+    check_fused(model_of(encoder).model, size)
 
 
 def test_an_encoder_with_relative_keys_stays_as_it_is():
