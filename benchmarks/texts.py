@@ -5,7 +5,7 @@ import numpy as np
 _WORDS = (  # noqa: SIM905  (a list would take a page)
     "the patient was given 40 mg of furosemide for acute heart failure at St Mary Hospital while "
     "Bill Gates founded Microsoft in Albuquerque , New Mexico , on April 4 1975 and sold BASIC to "
-    "hobbyists all over the country ; iPhone sales fell 3.5 % in Europe after the Digital Markets "
+    "hobbyists all over the country ; iPhone sales fell 3 % in Europe after the Digital Markets "
     "Act took effect , Reuters said , and the University of Geneva signed an agreement with CERN"
 ).split()
 

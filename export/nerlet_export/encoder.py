@@ -8,6 +8,8 @@ With isolated labels the same ids mean another attention: each label, `[ENT]` an
 block of its own whose positions start at 0; prefix, `<<SEP>>`, words and suffix are the text block,
 positions from 0 again. A label attends to its own block, the text to everything. Mask and positions
 follow from the ids alone.
+
+Axes: B texts, T pieces, D width, H heads, d = width of a head.
 """
 
 import math
@@ -105,11 +107,12 @@ class Encoder(nn.Module):
 
         Returns:
             One vector per piece, (1, T, D), and what texts attend to: the keys and the values of
-            every layer, (layers, T, width of the encoder) each.
+            every layer, (layers, H, T, d) each.
         """
         kept: list[tuple[Tensor, Tensor]] = []
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k, v = self._split(k), self._split(v)
             kept.append((k[0], v[0]))
             return self._attend(q, k, v, bias=None)
 
@@ -130,7 +133,7 @@ class Encoder(nn.Module):
         Args:
             input_ids: Prefix, `<<SEP>>`, words and suffix, int64, (1, T).
             word_shapes: As in `forward`.
-            keys: Of all pieces of its labels, for each layer (N, width of the encoder).
+            keys: Of all N pieces of its labels, for each layer (1, H, N, d).
             values: The same.
 
         Returns:
@@ -140,7 +143,8 @@ class Encoder(nn.Module):
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             label_keys, label_values = next(layers)
-            k, v = torch.cat([label_keys[None], k], 1), torch.cat([label_values[None], v], 1)
+            k, v = self._split(k), self._split(v)  # (1, H, T, d)
+            k, v = torch.cat([label_keys, k], 2), torch.cat([label_values, v], 2)
             return self._attend(q, k, v, bias=None)
 
         segments = torch.zeros_like(input_ids) if word_shapes is None else word_shapes
@@ -185,6 +189,10 @@ class Encoder(nn.Module):
             wide = F.dropout(layer.output.dense(wide), p, self.training)
             x = layer.output.LayerNorm(x + wide)
         return x
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, H, T, d)."""
+        return split_heads(x, self.model.config.num_attention_heads)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
         """Attend over rows, padded ones with an additive mask; (B, T, D) -> (B, T, D)."""
@@ -263,7 +271,7 @@ def _project(own: Any, x: Tensor) -> Sequence[Tensor]:  # noqa: ANN401  (transfo
     """Queries, keys and values of a layer, in one product where `fused` has joined them."""
     joined: nn.Linear | None = getattr(own, "joined", None)
     if joined is not None:
-        return joined(x).chunk(3, dim=-1)
+        return joined(x).split(x.shape[-1], dim=-1)
     return own.query(x), own.key(x), own.value(x)
 
 

@@ -23,7 +23,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_p
 
 from nerlet_export.encoder import has_absolute_positions
 from nerlet_export.model import SpanModel
-from nerlet_export.operators import Attention, Take, split_heads
+from nerlet_export.operators import Attention, Cut, Take, split_heads
 
 
 def fuse(model: SpanModel) -> SpanModel:
@@ -94,8 +94,8 @@ class Buckets(nn.Module):
         last = self.buckets[place[-1:].clamp(max=self.furthest)]  # (1,)
         bucket = self.buckets[apart.abs().clamp(max=self.furthest)] * apart.sign()
         index = (bucket + last).to(torch.int32)
-        rows = torch.cat([self.span - last, self.span + last + 1])
-        return index.expand(B, self.heads, T, T), rows[0], rows[1]
+        index = index.expand(B, self.heads, T, T)
+        return index, self.span - last, self.span + last + 1
 
 
 class DebertaAttention(nn.Module):
@@ -141,10 +141,10 @@ class DebertaAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Attend, (B, T, D) -> (B, T, D); the mask is (B, 1, T, T), 1 where a piece is seen."""
         index, low, high = relative_pos
-        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
-        by_query = split_heads(q, self.heads) @ self.keys[:, :, :, low:high]  # (B, H, T, R)
+        q, k, v = self.project(hidden_states).split(hidden_states.shape[-1], dim=-1)
+        by_query = split_heads(q, self.heads) @ Cut.apply(self.keys, low, high, 3)  # (B, H, T, R)
         keys = split_heads(k, self.heads).transpose(-1, -2)  # (B, H, d, T)
-        by_key = self.queries[:, :, low:high] @ keys  # (B, H, R, T)
+        by_key = Cut.apply(self.queries, low, high, 2) @ keys  # (B, H, R, T)
         bias = Take.apply(by_query, index, 3) + Take.apply(by_key, index, 2)  # (B, H, T, T)
         is_key = attention_mask[:, 0, 0].to(torch.int32)  # (B, T)
         return Attention.apply(q, k, v, is_key, bias, self.heads, self.scale), None
@@ -163,7 +163,7 @@ class BertAttention(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
     ) -> tuple[Tensor, None]:
         """Attend over (B, T, D); the mask is transformers', over keys or pairs."""
-        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        q, k, v = self.project(hidden_states).split(hidden_states.shape[-1], dim=-1)
         bias = None if attention_mask is None else _spread(attention_mask, q, self.heads)
         return Attention.apply(q, k, v, None, bias, self.heads, self.scale), None
 
@@ -182,7 +182,7 @@ class MPNetAttention(nn.Module):
         self, hidden_states: Tensor, attention_mask: Tensor | None, *more: Tensor, **_: object
     ) -> tuple[Tensor]:
         """Attend over (B, T, D); the last of `more` is the bias of positions, (B, H, T, T)."""
-        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        q, k, v = self.project(hidden_states).split(hidden_states.shape[-1], dim=-1)
         bias = more[-1]
         if attention_mask is not None:
             bias = bias + _spread(attention_mask, q, self.heads)

@@ -118,17 +118,16 @@ class Heads(nn.Module):
             offsets = offsets + self.span.logit_bias
         return q @ last.weight, offsets
 
-    def score(self, starts: Tensor, ends: Tensor, directions: Tensor, offsets: Tensor) -> Tensor:
-        """Score spans against labels.
+    def project(self, starts: Tensor, ends: Tensor, directions: Tensor) -> Tensor:
+        """Project spans on labels; the labels' offsets are still to be added.
 
         Args:
             starts: Start parts of S spans, (B, S, H).
             ends: End parts of the same spans, (B, S, H).
             directions: Folded labels, (B, C, H).
-            offsets: Their constants, (B, C).
 
         Returns:
-            Logits (B, S, C).
+            (B, S, C).
         """
         hidden = self.span.out_project[2](F.relu(starts + ends))  # (B, S, H), dropout in training
-        return torch.baddbmm(offsets[:, None, :], hidden, directions.transpose(1, 2))
+        return hidden @ directions.transpose(1, 2)

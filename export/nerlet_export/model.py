@@ -82,15 +82,16 @@ class SpanModel(nn.Module):
         Returns:
             Logits, (B, L, K, C).
         """
-        K, L = self.config.max_width, words.shape[1]
+        K = self.config.max_width
         words = self.heads.read_words(words, lengths)
         starts, ends = self.heads.span.endpoints(words)  # (B, L, H) each
         ends = F.pad(ends, (0, 0, 0, K - 1))
         scored = [
-            self.heads.score(starts, ends[:, width : width + L], directions, offsets)
+            self.heads.project(starts, ends[:, width : width - K + 1 or None], directions)
             for width in range(K)
         ]
-        return torch.stack(scored, dim=2)
+        # Joined first and offset then: constant slices and few nodes, which short texts feel
+        return torch.cat(scored, dim=2).unflatten(2, (K, -1)) + offsets[:, None, None]
 
     def _pool_labels(self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Make each label's vector from its block of pieces: the mean, or the [ENT] position."""
@@ -110,12 +111,12 @@ class SpanModel(nn.Module):
         directions, offsets = self.heads.fold_labels(labels)  # (U, H), (U,)
         words = self.heads.read_words(hidden[batch.words], batch.lengths)  # (B, L, D)
         starts, ends = self.heads.span.endpoints(words)
-        return self.heads.score(
+        logits = self.heads.project(
             _gather_rows(starts, batch.starts),  # (B, S, H)
             _gather_rows(ends, batch.ends),
             directions[batch.labels],
-            offsets[batch.labels],
         )
+        return logits + offsets[batch.labels][:, None]
 
 
 def _gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:

@@ -32,8 +32,8 @@ class Attention(torch.autograd.Function):
 
         Args:
             q: (B, T, D).
-            k: (B, S, D).
-            v: (B, S, D).
+            k: (B, S, D), or by heads, (B, H, S, d).
+            v: As `k`.
             is_key: 1 for pieces to attend to, 0 for padding, int32, (B, S); None: all.
             bias: Added to the scores, (B, H, T, S): not every onnxruntime spreads one over all
                 heads, text by text.
@@ -43,7 +43,7 @@ class Attention(torch.autograd.Function):
         Returns:
             (B, T, D).
         """
-        q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+        q, k, v = (x if x.dim() == 4 else split_heads(x, heads) for x in (q, k, v))
         scores = q @ k.transpose(-1, -2) * scale  # (B, H, T, S)
         if bias is not None:
             scores = scores + bias
@@ -98,6 +98,25 @@ class Take(torch.autograd.Function):
     def symbolic(g: _Graph, x: Any, index: Any, axis: int) -> Any:  # noqa: ANN401
         """The operator."""
         return g.op("GatherElements", x, index, axis_i=axis).setType(x.type())
+
+
+class Cut(torch.autograd.Function):
+    """A slice whose ends are tensors, as one node: tracing would make five."""
+
+    @staticmethod
+    def forward(x: Tensor, low: Tensor, high: Tensor, axis: int) -> Tensor:
+        """Cut x (1, H, ., .) along an axis, from `low` up to `high`, (1,) each."""
+        return x.narrow(axis, int(low), int(high) - int(low))
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        """Keep nothing: this form is never trained."""
+
+    @staticmethod
+    def symbolic(g: _Graph, x: Any, low: Any, high: Any, axis: int) -> Any:  # noqa: ANN401
+        """The operator."""
+        axes = g.op("Constant", value_t=torch.tensor([axis]))
+        return g.op("Slice", x, low, high, axes).setType(x.type().with_sizes([None] * 4))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -35,8 +35,6 @@ _LEAST_ROWS = 64
 # Constants of the row-wise quantisation, in the graph.
 _CONSTANTS: dict[str, NDArray[np.generic]] = {
     "int8.step": np.array(1 / ACTIVATION_LEVELS, dtype=np.float32),
-    "int8.least": np.array(1e-12, dtype=np.float32),  # a row of zeros has no scale
-    "int8.one": np.array(1, dtype=np.float32),
     "int8.zero": np.array(128, dtype=np.uint8),
 }
 
@@ -218,12 +216,12 @@ def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProt
     nodes += [
         helper.make_node(
             "MatMulIntegerToFloat",
-            [f"{x}.u8", f"{weights}.int8", "int8.one", f"{weights}.scales", "int8.zero"],
+            [f"{x}.u8", f"{weights}.int8", "int8.step", f"{weights}.scales", "int8.zero"],
             [f"{base}.columns"],
             f"{base}.int",
             domain=CONTRIB,
         ),
-        helper.make_node("Mul", [f"{base}.columns", f"{x}.scale"], [product], f"{base}.row"),
+        helper.make_node("Mul", [f"{base}.columns", f"{x}.largest"], [product], f"{base}.row"),
     ]
     if has_bias:
         nodes.append(
@@ -233,21 +231,20 @@ def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProt
 
 
 def _quantize_activation(x: str) -> list[onnx.NodeProto]:
-    """`X.u8` and `X.scale`: rows of x over their own scales, 128 added.
+    """`X.u8`: rows of x over their largest magnitude, `X.largest`, in steps of 1/127, 128 added.
 
-    QuantizeLinear gets the scale 1: with one per row, its kernel is several times slower.
+    QuantizeLinear gets one scale for all rows: with one per row, its kernel is several times
+    slower. A row of zeros becomes some bytes, whose product the factor 0 then takes away.
     """
     return [
         helper.make_node("Abs", [x], [f"{x}.size"], f"{x}.abs"),
         helper.make_node(
             "ReduceMax", [f"{x}.size"], [f"{x}.largest"], f"{x}.max", axes=[-1], keepdims=1
         ),
-        helper.make_node("Mul", [f"{x}.largest", "int8.step"], [f"{x}.step"], f"{x}.steps"),
-        helper.make_node("Max", [f"{x}.step", "int8.least"], [f"{x}.scale"], f"{x}.scales"),
-        helper.make_node("Reciprocal", [f"{x}.scale"], [f"{x}.factor"], f"{x}.reciprocal"),
-        helper.make_node("Mul", [x, f"{x}.factor"], [f"{x}.levels"], f"{x}.divide"),
+        helper.make_node("Reciprocal", [f"{x}.largest"], [f"{x}.factor"], f"{x}.reciprocal"),
+        helper.make_node("Mul", [x, f"{x}.factor"], [f"{x}.unit"], f"{x}.divide"),
         helper.make_node(
-            "QuantizeLinear", [f"{x}.levels", "int8.one", "int8.zero"], [f"{x}.u8"], f"{x}.quantize"
+            "QuantizeLinear", [f"{x}.unit", "int8.step", "int8.zero"], [f"{x}.u8"], f"{x}.quantize"
         ),
     ]
 

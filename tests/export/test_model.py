@@ -64,7 +64,7 @@ def test_folded_head_is_equation_1():
     words, labels = torch.randn(1, 5, 16), torch.randn(1, 3, 16)
     starts, ends = heads.span.endpoints(words)
     directions, offsets = heads.fold_labels(labels)
-    found = heads.score(starts[:, [1, 2]], ends[:, [3, 2]], directions, offsets)
+    found = heads.project(starts[:, [1, 2]], ends[:, [3, 2]], directions) + offsets[:, None]
     spans = torch.cat([words[:, [1, 2]], words[:, [3, 2]]], dim=-1)
     expected = heads.span.out_project(spans) @ heads.label(labels).transpose(1, 2)
     torch.testing.assert_close(found, expected + heads.span.logit_bias, atol=1e-5, rtol=1e-5)

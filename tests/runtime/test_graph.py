@@ -8,6 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import nerlet
+from nerlet import sessions
+from nerlet.bundle import default_bundle_path
 from nerlet.errors import GraphError, InputError
 from nerlet.graph import Graph
 from nerlet.sessions import open_sessions
@@ -192,7 +194,7 @@ def test_a_gpu_that_is_dropped_silently_is_an_error(path, monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: known)
     session = ort.InferenceSession
 
-    def open_on_cpu(path, options, providers):
+    def open_on_cpu(path, options, providers, **_):
         assert providers == [CUDA, "CPUExecutionProvider"]
         return session(path, options, providers=["CPUExecutionProvider"])
 
@@ -227,9 +229,9 @@ def test_session_options(path, monkeypatch):
     seen = []
     session = ort.InferenceSession
 
-    def spy(path, options, providers):
+    def spy(path, options, **others):
         seen.append(options)
-        return session(path, options, providers=providers)
+        return session(path, options, **others)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
     monkeypatch.setattr("nerlet.sessions.count_usable_threads", lambda: 3)
@@ -242,6 +244,25 @@ def test_session_options(path, monkeypatch):
     assert not options.enable_mem_pattern
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
     assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
+
+
+def test_slow_fusions_are_left_out(tmp_path, monkeypatch):
+    """onnxruntime's fused bias and GELU takes longer on a CPU than the two do."""
+    source = default_bundle_path() / "model.onnx"
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "all.onnx")
+    ort.InferenceSession(source, options)
+    ours = sessions._make_options(1)
+    ours.optimized_model_filepath = str(tmp_path / "ours.onnx")
+    monkeypatch.setattr(sessions, "_make_options", lambda _: ours)
+    sessions.open_sessions(source, threads=1)
+    kinds = [
+        {node.op_type for node in onnx.load(tmp_path / name, load_external_data=False).graph.node}
+        for name in ("all.onnx", "ours.onnx")
+    ]
+    slow = {"BiasGelu", "SkipLayerNormalization"}
+    assert kinds[0] & slow
+    assert not kinds[1] & slow
 
 
 def test_threads_sleep_between_runs():
