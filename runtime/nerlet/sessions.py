@@ -109,10 +109,9 @@ class Sessions:
         binding = self.main.io_binding()
         with self._explain({name: tensor.shape for name, tensor in arrays.items()}):
             for name, value in feeds.items():
-                if name in arrays:
-                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
-                else:
-                    binding.bind_ortvalue_input(name, value)
+                # Not bind_cpu_input, which does not know optional inputs.
+                own = _to_value(arrays[name]) if name in arrays else value
+                binding.bind_ortvalue_input(name, own)
             for name in outputs:
                 binding.bind_output(name, memory)
             self.main.run_with_iobinding(binding)
@@ -164,6 +163,10 @@ def open_sessions(
     wanted = choose_providers(device, providers)
     count = read_count("threads", threads, default=count_usable_threads())
     return Sessions(partial(_open_session, path, wanted), path, count)
+
+
+def _to_value(array: Tensor) -> ort.OrtValue:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

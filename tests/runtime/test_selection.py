@@ -106,6 +106,13 @@ def test_only_the_candidates_leave_the_device(on_device, monkeypatch):
     assert bound == [(("logits",), "cuda"), (("cells", "above"), HOST)]
 
 
+def test_optional_inputs_are_bound(shaped_toy, selector):
+    on_device = put_on_device(shaped_toy.bundle.path, selector)
+    expected = shaped_toy.inference(TEXTS, LABELS)
+    assert expected[1][0]["score"] > 0.99  # of a Title word: the shapes were read
+    assert on_device.inference(TEXTS, LABELS) == expected
+
+
 def test_class_probs_take_the_logits_from_the_device(toy, on_device):
     expected = toy.inference(TEXTS, LABELS, return_class_probs=True)
     assert on_device.inference(TEXTS, LABELS, return_class_probs=True) == expected
