@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("bundle", metavar="OUT_DIR")
     convert.add_argument("--precision", choices=PRECISIONS, default="int8")
     convert.add_argument(
+        "--fp16", action="store_true", help="add a graph in half precision, for CUDA"
+    )
+    convert.add_argument(
         "--dev",
         metavar="DIR",
         action="append",
@@ -216,6 +219,7 @@ def _convert(options: argparse.Namespace) -> int:
         options.checkpoint,
         options.bundle,
         precision=options.precision,
+        fp16=options.fp16,
         about=about,
         dev=options.dev,
     )

@@ -1,7 +1,8 @@
 """Checkpoint -> verified bundle: the whole export, in the order in which it happens.
 
 read -> trace -> check signature -> compare with PyTorch -> quantise -> check -> measure drift ->
-(compare F1 on labelled data) -> write. Nothing is written before everything has passed.
+(halve -> check -> measure drift) -> (compare F1 on labelled data) -> write. Nothing is written
+before everything has passed.
 """
 
 import logging
@@ -18,6 +19,7 @@ from nerlet.bundle import find_positions
 from nerlet.errors import InputError
 from nerlet.examples import find_data
 from nerlet.manifest import (
+    FP16_GRAPH_NAME,
     GRAPH_NAME,
     MANIFEST_NAME,
     PRECISIONS,
@@ -33,9 +35,11 @@ from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint
 from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
 from nerlet_export.graph import build_graph, build_parts, write_graphs
+from nerlet_export.half import check_half, halve_graph
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.tokenization import save_tokenizer
 
+Graphs = dict[str, onnx.ModelProto]  # by file
 logger = logging.getLogger(__name__)
 
 _DEFAULT_THRESHOLD = 0.5  # the runtime's, for a bundle that has none
@@ -56,6 +60,7 @@ def convert(
     target: Path | str,
     *,
     precision: str = "int8",
+    fp16: bool = False,
     about: About | None = None,
     dev: Sequence[Path | str] = (),
 ) -> Manifest:
@@ -65,6 +70,7 @@ def convert(
         source: Checkpoint directory, the reference's layout.
         target: Directory of the bundle; its files are replaced only when everything has passed.
         precision: "int8" or "fp32".
+        fp16: Add the graph in half precision, which CUDA takes. It is checked on the CPU.
         about: Name, origin, licence and threshold of the bundle.
         dev: Folders or files of labelled texts, on each of which the bundle must not lose more
             than `compare.MAX_F1_LOSS` points of average F1 against PyTorch.
@@ -91,11 +97,12 @@ def convert(
     threshold = _DEFAULT_THRESHOLD if about.threshold is None else about.threshold
     if not is_threshold(threshold):
         raise InputError(f"threshold is {threshold!r}, expected a number from 0 to 1")
-    graphs, report = _build_verified(checkpoint, precision, threshold)
+    groups, report = _build_verified(checkpoint, precision, threshold, fp16=fp16)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder)
-        write_graphs(graphs, fresh)
+        for graphs in groups:
+            write_graphs(graphs, fresh)
         write_model_config(fresh, checkpoint.model.config)
         save_tokenizer(fresh, checkpoint.tokenizer, checkpoint.tokenizer_config)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
@@ -132,9 +139,24 @@ def _hold_on_data(
 
 
 def _build_verified(
-    checkpoint: Checkpoint, precision: str, threshold: float
-) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
-    """Build the graphs asked for; what verification found goes to the log and into the manifest."""
+    checkpoint: Checkpoint, precision: str, threshold: float, *, fp16: bool
+) -> tuple[list[Graphs], dict[str, Any]]:
+    """Build the graphs asked for; what verification found goes to the log and into the manifest.
+
+    Returns:
+        Graphs in groups that share weights, and the report.
+    """
+    exact, report = _build_exact(checkpoint)
+    groups = [exact]
+    if precision == "int8":
+        groups = [_build_int8(checkpoint, exact, threshold, report)]
+    if fp16:
+        groups.append(_build_half(checkpoint, exact[GRAPH_NAME], threshold, report))
+    return groups, report
+
+
+def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
+    """Build the float graphs, and begin the report."""
     config = checkpoint.model.config
     graph = build_graph(checkpoint)
     verify.check_signature(graph, config)
@@ -145,28 +167,53 @@ def _build_verified(
         exact.tolerance,
         exact.cells,
     )
-    graphs = {GRAPH_NAME: graph}
     report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
-    if config.label_attention == "isolated":
-        parts = build_parts(checkpoint)
-        split = verify.compare_parts(checkpoint, parts)
-        logger.info(
-            "graphs of labels and of texts against PyTorch: largest difference of a score %.2e "
-            "(allowed %.0e), %d scores",
-            split.max_score_difference,
-            split.tolerance,
-            split.cells,
-        )
-        graphs |= parts
-        report["parts"] = verify.as_figures(split)
-    if precision == "fp32":
-        return graphs, report
-    quantised = {name: quantize_graph(own) for name, own in graphs.items()}
-    verify.check_signature(quantised[GRAPH_NAME], config)
-    drift = verify.measure_drift(checkpoint, graph, quantised[GRAPH_NAME], threshold=threshold)
+    if config.label_attention != "isolated":
+        return {GRAPH_NAME: graph}, report
+    parts = build_parts(checkpoint)
+    split = verify.compare_parts(checkpoint, parts)
     logger.info(
-        "int8 against float: score drift %.4f mean, %.3f max; logit error %.3f of their deviation; "
+        "graphs of labels and of texts against PyTorch: largest difference of a score %.2e "
+        "(allowed %.0e), %d scores",
+        split.max_score_difference,
+        split.tolerance,
+        split.cells,
+    )
+    report["parts"] = verify.as_figures(split)
+    return {GRAPH_NAME: graph, **parts}, report
+
+
+def _build_int8(
+    checkpoint: Checkpoint, exact: Graphs, threshold: float, report: dict[str, Any]
+) -> Graphs:
+    """Quantise the float graphs, and add to the report."""
+    quantised = {name: quantize_graph(own) for name, own in exact.items()}
+    verify.check_signature(quantised[GRAPH_NAME], checkpoint.model.config)
+    drift = verify.measure_drift(
+        checkpoint, exact[GRAPH_NAME], quantised[GRAPH_NAME], threshold=threshold
+    )
+    _log_drift("int8", drift)
+    report["int8"] = verify.as_figures(drift)
+    return quantised
+
+
+def _build_half(
+    checkpoint: Checkpoint, exact: onnx.ModelProto, threshold: float, report: dict[str, Any]
+) -> Graphs:
+    """Halve the whole float graph, and add to the report."""
+    half = halve_graph(exact)
+    verify.check_signature(half, checkpoint.model.config)
+    drift = check_half(checkpoint, exact, half, threshold=threshold)
+    _log_drift("fp16, on the CPU,", drift)
+    report["fp16"] = verify.as_figures(drift)
+    return {FP16_GRAPH_NAME: half}
+
+
+def _log_drift(name: str, drift: verify.DriftReport) -> None:
+    logger.info(
+        "%s against float: score drift %.4f mean, %.3f max; logit error %.3f of their deviation; "
         "entity agreement F1 %.3f over %d entities at threshold %g",
+        name,
         drift.mean_score_drift,
         drift.max_score_drift,
         drift.logit_error,
@@ -174,8 +221,6 @@ def _build_verified(
         drift.entities,
         drift.threshold,
     )
-    report["int8"] = verify.as_figures(drift)
-    return quantised, report
 
 
 def _describe(

@@ -92,7 +92,8 @@ class Encoder(nn.Module):
                 block > 0, LABEL_SEGMENT, 0 if word_shapes is None else word_shapes
             )
             is_same = block[:, :, None] == block[:, None, :]  # (B, T, T)
-            positions = (is_same & _lower_triangle(block)).sum(-1) - 1  # (B, T)
+            # Padding counts as the text's, but never past it: a table may end there.
+            positions = (is_same & _lower_triangle(block) & is_key).sum(-1) - 1  # (B, T)
             sees = (is_same | (block == 0)[:, :, None]) & is_key
         bias = _bias(sees, self.model.config.num_attention_heads)
         embeds = self._embed(input_ids, segments)

@@ -1,9 +1,9 @@
 """Is the graph the model? Signature and float logits must agree; int8 drift is measured.
 
-Limits stand in one table below. A graph that fails is not written.
+Limits stand in one table below, half precision's in `half`. A graph that fails is not written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,13 +70,13 @@ class PartsReport:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Int8 graph against float graph on the same prompts.
+    """Int8 or half-precision graph against float graph on the same prompts.
 
     Attributes:
         mean_score_drift: Mean absolute difference of a score.
         max_score_drift: Largest one.
         logit_error: Root mean square difference of logits over their standard deviation.
-        entity_agreement: F1 of the int8 graph's entities, the float graph's taken as truth, at
+        entity_agreement: F1 of the other graph's entities, the float graph's taken as truth, at
             `threshold`; 1 where neither finds any.
         entities: Entities that the float graph finds.
         threshold: What counts as an entity.
@@ -203,17 +203,31 @@ def measure_drift(
     threshold: float,
 ) -> DriftReport:
     """Measure what quantisation changes, one text a run as the runtime does on the CPU."""
-    sessions = [open_session(float_graph), open_session(int8_graph)]
+    samples = [draw_sample(checkpoint, seed=1000 + seed, size=1) for seed in range(8 * BATCHES)]
+    return compare_sessions(open_session(float_graph), open_session(int8_graph), samples, threshold)
+
+
+def compare_sessions(
+    float_session: ort.InferenceSession,
+    other_session: ort.InferenceSession,
+    samples: Sequence[Sample],
+    threshold: float,
+) -> DriftReport:
+    """Measure how far scores and entities of one graph are from those of the float one."""
     exact, rough = [], []
     counts = count_matches((), ())
-    for seed in range(8 * BATCHES):
-        sample = draw_sample(checkpoint, seed=1000 + seed, size=1)
-        logits = [run_graph(session, sample.feeds) for session in sessions]
+    for sample in samples:
+        logits = [run_graph(own, sample.feeds) for own in (float_session, other_session)]
         known = known_cells(sample)
         exact.append(logits[0][known])
         rough.append(logits[1][known])
-        spans = [{_key(s) for s in find_spans(own[0], threshold)} for own in logits]
-        counts += count_matches(spans[0], spans[1])
+        lengths = sample.feeds["text_lengths"][:, 0].tolist()
+        for row, (length, labels) in enumerate(zip(lengths, sample.labels, strict=True)):
+            spans = [
+                {_key(span) for span in find_spans(own[row, :length, :, : len(labels)], threshold)}
+                for own in logits
+            ]
+            counts += count_matches(spans[0], spans[1])
     a, b = np.concatenate(exact), np.concatenate(rough)
     drift = np.abs(sigmoid(a) - sigmoid(b))
     return DriftReport(
@@ -236,9 +250,13 @@ def _key(span: Span) -> tuple[int, int, int]:
     return span.start, span.end, span.label
 
 
-def open_session(model: onnx.ModelProto | Path) -> ort.InferenceSession:
+def open_session(
+    model: onnx.ModelProto | Path, *, is_optimized: bool = True
+) -> ort.InferenceSession:
     """Open a graph on the CPU, quietly."""
     options = ort.SessionOptions()
+    if not is_optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = count_usable_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,6 +1,7 @@
 """Prompts to tensors, keyed by graph input name: the step between `prompt` and `graph`.
 
-Axis letters: B batch, L words of the longest text, T pieces of the longest prompt, K max width.
+Axis letters: B batch, L words of the longest text, T pieces of the longest prompt or more, K max
+width.
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from nerlet.prompt import Prompt
 
+_BUCKET = 32  # pieces
 Tensor = NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]
 
 
 def make_batch(
-    prompts: Sequence[Prompt], max_width: int, *, word_shapes: bool = False
+    prompts: Sequence[Prompt], max_width: int, *, word_shapes: bool = False, length: int = 0
 ) -> dict[str, Tensor]:
     """Return the graph's inputs for some prompts, padded on the right with zeros.
 
@@ -22,6 +24,7 @@ def make_batch(
         prompts: At least one, each with at least one word.
         max_width: K, the widest span in words.
         word_shapes: Add the optional input `word_shapes`.
+        length: T is at least this.
 
     Returns:
         int64, but for the bool `span_mask`:
@@ -37,7 +40,7 @@ def make_batch(
     Source: the tensors of GLiNER's span processor.
     """
     lengths = np.array([len(prompt.word_starts) for prompt in prompts], dtype=np.int64)
-    size = (len(prompts), max(len(prompt.ids) for prompt in prompts))
+    size = (len(prompts), max(length, *(len(prompt.ids) for prompt in prompts)))
     input_ids, attention_mask, words_mask, shapes = np.zeros((4, *size), dtype=np.int64)  # (B, T)
     for row, prompt in enumerate(prompts):
         input_ids[row, : len(prompt.ids)] = prompt.ids
@@ -56,6 +59,23 @@ def make_batch(
     if word_shapes:
         tensors["word_shapes"] = shapes
     return tensors
+
+
+def bucket_length(prompts: Sequence[Prompt], limit: int | None) -> int:
+    """Return T for a device that prepares itself for each new one: few lengths, not every one.
+
+    Words are not padded so: graphs of the reference's exporter count them by `text_lengths`.
+
+    Args:
+        prompts: Of one batch.
+        limit: Most pieces that the model takes; None: no limit.
+
+    Returns:
+        The longest prompt's pieces, rounded up to a multiple of 32 within the limit.
+    """
+    longest = max(len(prompt.ids) for prompt in prompts)
+    rounded = -(-longest // _BUCKET) * _BUCKET
+    return rounded if limit is None or rounded <= limit else longest
 
 
 def label_feeds(ent_id: int, pieces: Sequence[int]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from nerlet.errors import BundleError
 from nerlet.manifest import (
     CONFIG_NAME,
+    FP16_GRAPH_NAME,
     GRAPH_NAME,
     LABEL_GRAPH_NAME,
     MANIFEST_NAME,
@@ -92,6 +93,7 @@ class Bundle:
         is_isolated: Labels do not see each other, and have positions of their own.
         label_graph_path: The ONNX file that reads one label; None where there is only the whole.
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
+        fp16_graph_path: The ONNX file in half precision, for CUDA; None where there is none.
     """
 
     path: Path
@@ -108,6 +110,7 @@ class Bundle:
     is_isolated: bool = False
     label_graph_path: Path | None = None
     text_graph_path: Path | None = None
+    fp16_graph_path: Path | None = None
 
 
 def default_bundle_path() -> Path:
@@ -175,6 +178,7 @@ def _open_ours(directory: Path) -> Bundle:
         is_isolated=manifest.label_attention == "isolated",
         label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
+        fp16_graph_path=directory / FP16_GRAPH_NAME if FP16_GRAPH_NAME in manifest.files else None,
     )
 
 

@@ -5,6 +5,7 @@ from numbers import Real
 
 from nerlet.bundle import MANIFEST_NAME, Bundle
 from nerlet.manifest import Manifest
+from nerlet.placement import choose_cuda_graph
 
 Section = list[tuple[str, str]]
 """Names and values that belong together."""
@@ -14,6 +15,7 @@ _VERIFIED = {
     "data": "on labelled texts",
     "float": "graph against PyTorch",
     "int8": "int8 against float",
+    "fp16": "fp16 against float",
 }
 _COUNTS = ("steps", "examples", "words", "seconds")
 
@@ -40,6 +42,7 @@ def _describe_identity(bundle: Bundle) -> Section:
             ("origin", f"a GLiNER export without {MANIFEST_NAME}: not recorded, nor the licence"),
             ("architecture", "span"),
             *place,
+            *_describe_files(bundle),
         ]
     return [
         ("name", manifest.name),
@@ -49,6 +52,18 @@ def _describe_identity(bundle: Bundle) -> Section:
         ("precision", manifest.precision),
         ("word shapes", "yes" if manifest.word_shapes else "no"),
         *place,
+        *_describe_files(bundle),
+    ]
+
+
+def _describe_files(bundle: Bundle) -> Section:
+    """Which graphs run where."""
+    parts = (bundle.label_graph_path, bundle.text_graph_path)
+    on_cpu = [path for path in parts if path] or [bundle.graph_path]
+    on_cuda = choose_cuda_graph(bundle)
+    return [
+        ("on the CPU", ", ".join(path.name for path in on_cpu)),
+        ("on CUDA", on_cuda.name if on_cuda else "nothing: int8 does not run there"),
     ]
 
 

@@ -3,7 +3,7 @@
 Axis letters: B batch, T pieces, L words, K max width, C labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from nerlet.batch import Tensor
+from nerlet.decode import Candidates
 from nerlet.errors import GraphError
+from nerlet.selection import Selector
 from nerlet.sessions import Sessions
 
 
@@ -43,20 +45,25 @@ class Graph:
 
     Attributes:
         sessions: Where it runs.
+        selector: Compares with thresholds where the logits are; None: they come to the host.
         has_word_shapes: The graph takes the optional input `word_shapes`.
     """
 
-    def __init__(self, sessions: Sessions, max_width: int) -> None:
+    def __init__(
+        self, sessions: Sessions, max_width: int, selector: Selector | None = None
+    ) -> None:
         """Check the signature.
 
         Args:
             sessions: Of the graph.
             max_width: K, as the bundle says.
+            selector: On the same device.
 
         Raises:
             GraphError: Inputs or output are not those of a span model of this width.
         """
         self.sessions = sessions
+        self.selector = selector
         self._max_width = max_width
         session, path = sessions.main, sessions.path
         _check_inputs({arg.name: arg for arg in session.get_inputs()}, path)
@@ -81,15 +88,39 @@ class Graph:
         """
         logits: NDArray[np.float32]
         (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
+        self._check_shape(logits.shape, feeds["text_lengths"], label_count)
+        return logits
+
+    def run_to_candidates(
+        self,
+        selector: Selector,
+        feeds: Mapping[str, Tensor],
+        thresholds: Sequence[NDArray[np.float32]],
+    ) -> list[Candidates]:
+        """Return the spans of each text above its thresholds; the logits stay on the device.
+
+        Args:
+            selector: On the same device.
+            feeds: Tensors of `make_batch`.
+            thresholds: Of each text's labels, (its labels,).
+
+        Raises:
+            GraphError: As in `run`.
+        """
+        (logits,) = self.sessions.run_bound([_OUTPUT], feeds, self.sessions.memory)
         lengths = feeds["text_lengths"]
+        self._check_shape(tuple(logits.shape()), lengths, max(map(len, thresholds)))
+        return selector.select(logits, thresholds, lengths[:, 0].tolist())
+
+    def _check_shape(self, found: tuple[int, ...], lengths: Tensor, label_count: int) -> None:
+        """Compare a shape of logits with that of its batch, (B, L, K, C)."""
         expected = (len(lengths), int(lengths.max()), self._max_width, label_count)
-        if logits.shape != expected:
+        if found != expected:
             raise GraphError(
                 f"{self.sessions.path}: expected logits of shape {expected} (texts, words, "
-                f"max_width, labels), found {logits.shape}; max_width or the marker ids of the "
+                f"max_width, labels), found {found}; max_width or the marker ids of the "
                 "graph differ from the model's config, export the model again"
             )
-        return logits
 
 
 def _check_inputs(inputs: Mapping[str, ort.NodeArg], path: Path) -> None:

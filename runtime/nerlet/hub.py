@@ -3,14 +3,18 @@
 from pathlib import Path
 
 from nerlet.arguments import refuse_unknown
-from nerlet.bundle import (
+from nerlet.errors import BundleError
+from nerlet.manifest import (
     CONFIG_NAME,
+    FP16_GRAPH_NAME,
     GRAPH_NAME,
+    LABEL_GRAPH_NAME,
     MANIFEST_NAME,
+    TEXT_GRAPH_NAME,
     TOKENIZER_CONFIG_NAME,
     TOKENIZER_NAME,
+    WEIGHTS_NAME,
 )
-from nerlet.errors import BundleError
 
 _FILES = [
     MANIFEST_NAME,
@@ -18,6 +22,10 @@ _FILES = [
     TOKENIZER_NAME,
     TOKENIZER_CONFIG_NAME,
     GRAPH_NAME,
+    LABEL_GRAPH_NAME,
+    TEXT_GRAPH_NAME,
+    WEIGHTS_NAME,
+    FP16_GRAPH_NAME,
     f"{GRAPH_NAME}.data",
     f"onnx/{GRAPH_NAME}",
     f"onnx/{GRAPH_NAME}.data",

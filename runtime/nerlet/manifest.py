@@ -19,6 +19,8 @@ CONFIG_NAME = "gliner_config.json"
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 GRAPH_NAME = "model.onnx"
+# The whole model once more, in half precision for CUDA.
+FP16_GRAPH_NAME = "model_fp16.onnx"
 # The same model in two parts, for isolated labels; all three then share their weights.
 LABEL_GRAPH_NAME = "label.onnx"
 TEXT_GRAPH_NAME = "text.onnx"
@@ -58,7 +60,7 @@ class Manifest:
         name: Name of the model.
         origin: Where its weights come from, in a sentence.
         license: SPDX name of the licence of the weights.
-        precision: Of the graph's weights, "fp32" or "int8".
+        precision: Of the weights in `GRAPH_NAME`, "fp32" or "int8".
         max_width: Widest span, in words.
         max_len: Longest text, in words.
         special_tokens: The markers, under "ent" and "sep".

@@ -1,6 +1,6 @@
 """What users call: arguments in, entities out; each step between is a file of its own.
 
-text -scoring-> logits -scores-> Candidates -decode-> Span[] -entities-> Entity[]
+text -scoring-> Candidates -decode-> Span[] -entities-> Entity[]
 
 Axis letters: L words, K max width, C labels.
 """
@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nerlet.arguments import (
     Flag,
@@ -33,9 +31,8 @@ from nerlet.decode import Candidates, Span, select_spans
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
 from nerlet.graph import Graph
 from nerlet.hub import find_model
-from nerlet.scores import find_candidates
+from nerlet.placement import open_graph
 from nerlet.scoring import Scored, Scorer
-from nerlet.sessions import CPU, choose_providers, open_sessions
 from nerlet.words import WordSplitter, as_words, split_words
 
 
@@ -51,30 +48,18 @@ def load(
     Args:
         path: Directory of a bundle, or of any ONNX export of the reference's layout; None: the
             bundle that nerlet ships.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; CUDA takes the bundle's half-precision graph where it has one.
         providers: Names of onnxruntime's execution providers, instead of a device.
         threads: CPU threads of one run; None: what affinity and the container's quota allow.
 
     Raises:
         BundleError: The directory is not a whole model that this version reads.
-        GraphError: The device cannot be had, or the graph's signature is another.
+        GraphError: The device cannot be had or runs none of the bundle's graphs, or the graph's
+            signature is another.
         InputError: `threads` is not a whole number of at least 1.
     """
     bundle = open_bundle(default_bundle_path() if path is None else path)
-    return GLiNER(bundle, _open_graph(bundle, device, providers, threads))
-
-
-def _open_graph(
-    bundle: Bundle, device: str, providers: Sequence[str] | None, threads: int | None
-) -> Graph | CachedGraph:
-    """Open the two parts of a model where it has them and runs on the CPU, else the whole."""
-    is_cpu = choose_providers(device, providers) == [CPU]
-    if is_cpu and bundle.label_graph_path and bundle.text_graph_path:
-        text = open_sessions(bundle.text_graph_path, threads=threads)
-        label = open_sessions(bundle.label_graph_path, threads=1)
-        return CachedGraph(text, label, bundle.ent.id)
-    sessions = open_sessions(bundle.graph_path, device, providers, threads)
-    return Graph(sessions, bundle.max_width)
+    return GLiNER(bundle, open_graph(bundle, device, providers, threads))
 
 
 class GLiNER:
@@ -215,7 +200,7 @@ class GLiNER:
         return [
             _to_entities(text, task, scored, return_class_probs=return_class_probs)
             for text, task, scored in self._scorer.score_all(
-                checked, self._split, tasks, batch_size
+                checked, self._split, tasks, batch_size, with_logits=return_class_probs
             )
         ]
 
@@ -260,7 +245,9 @@ class GLiNER:
         own = (self.own_thresholds, multi_label)
         (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
         checked = map(read_text, iterate_texts(texts))
-        all_scored = self._scorer.stream(checked, self._split, task, batch_size)
+        all_scored = self._scorer.stream(
+            checked, self._split, task, batch_size, with_logits=return_class_probs
+        )
         return (
             _to_entities(text, task, scored, return_class_probs=return_class_probs)
             for text, scored in all_scored
@@ -343,17 +330,16 @@ def _to_entities(
         return []
     spans = _choose_spans(scored, task)
     found = to_entities(text, scored.words, scored.kept_words, spans, task.labels.names)
-    if return_class_probs:
+    if return_class_probs and scored.logits is not None:
         add_class_probs(found, spans, scored.logits, task.labels.names)
     return found
 
 
 def _find_candidates(scored: Scored, task: Task) -> Candidates:
     """Return the candidates of one text, over its kept words."""
-    candidates = find_candidates(scored.logits, threshold=np.asarray(task.thresholds))
     if task.given is None:
-        return candidates
-    return confine_candidates(candidates, scored.words, scored.kept_words, task.given)
+        return scored.found
+    return confine_candidates(scored.found, scored.words, scored.kept_words, task.given)
 
 
 def _choose_spans(scored: Scored, task: Task) -> list[Span]:

@@ -4,7 +4,7 @@ Place in the flow: graph -> logits -> *scores* -> Candidates -> decode.
 Axes: L words, K span widths, C labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,30 @@ def find_candidates(
     words, _, labels = logits.shape
     # Compared in float32, as upstream compares.
     limits = np.broadcast_to(np.asarray(threshold, dtype=np.float32), (labels,))
-    start, width, label = np.nonzero(logits > _safe_logits(limits))  # width counts from 0 here
-    score = sigmoid(logits[start, width, label])
-    end = start + width + 1
+    cells = np.nonzero(logits > safe_logits(limits))
+    return check_cells(cells, logits[cells], limits, words)
+
+
+def check_cells(
+    cells: Iterable[NDArray[np.int64]],
+    logits: NDArray[np.float32],
+    limits: NDArray[np.float32],
+    words: int,
+) -> Candidates:
+    """Collect the spans that score above the limits out of those that may.
+
+    Args:
+        cells: Start, width less 1 and label, (N,) each, of one text's cells: at least of those
+            whose logits exceed `safe_logits`.
+        logits: Of the cells, (N,).
+        limits: Threshold of each label, float32, (C,).
+        words: L.
+
+    Returns:
+        As `find_candidates`, in the order of the cells.
+    """
+    start, width, label = cells  # width counts from 0 here
+    score, end = sigmoid(logits), start + width + 1
     chosen = (score > limits[label]) & (end <= words)
     return Candidates(start[chosen], end[chosen], label[chosen], score[chosen])
 
@@ -73,7 +94,7 @@ def class_scores(
     return {labels[i]: score for i, score in zip(best.tolist(), scores[best].tolist(), strict=True)}
 
 
-def _safe_logits(limits: NDArray[np.float32]) -> NDArray[np.float32]:
+def safe_logits(limits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits at and below which no score can exceed the limits; (C,), -inf where none."""
     below = np.clip(limits.astype(np.float64) - _SCORE_TOLERANCE, 0.0, None)
     with np.errstate(divide="ignore"):  # log(0) is -inf: every logit has to be looked at

@@ -1,6 +1,8 @@
-"""Texts and labels to logits, for one text or many; each step is a file of its own.
+"""Texts and labels to candidates, for one text or many; each step is a file of its own.
 
-text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph or cached-> logits
+text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph or cached-> logits -> Candidates
+
+The last step is `scores`, or on a GPU `selection`, in its memory.
 
 Axis letters: L words, K max width, C labels.
 """
@@ -14,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerlet.arguments import LabelSet, Task, read_count
-from nerlet.batch import make_batch
+from nerlet.batch import Tensor, bucket_length, make_batch
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph, LabelPieces
+from nerlet.decode import Candidates
 from nerlet.graph import Graph
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
 from nerlet.schedule import run_in_groups, run_in_order
+from nerlet.scores import find_candidates
+from nerlet.selection import Selector
 from nerlet.words import Word, word_shape
 
 Source = TypeVar("Source", str, list[str])
@@ -37,13 +42,15 @@ class Scored:
         words: Of the text.
         kept_words: Indices of the L words that the graph saw.
         lost_words: How many were cut from the end.
-        logits: (L, K, C).
+        found: The spans above the thresholds, over the kept words.
+        logits: (L, K, C); None where they stayed on a device.
     """
 
     words: Sequence[Word]
     kept_words: NDArray[np.int64]
     lost_words: int
-    logits: Logits
+    found: Candidates
+    logits: Logits | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,23 @@ class _Worded(Generic[Source]):
     source: Source
     task: Task
     words: Sequence[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How texts are scored.
+
+    Attributes:
+        pieces: Of each set of labels.
+        threads: Texts at once on a CPU; of more than one, each has a thread.
+        size: Texts in one run on another device.
+        with_logits: Logits come from the device, too.
+    """
+
+    pieces: Mapping[LabelSet, LabelPieces]
+    threads: int
+    size: int
+    with_logits: bool
 
 
 class Scorer:
@@ -97,6 +121,8 @@ class Scorer:
         split: Split[Source],
         tasks: Sequence[Task],
         batch_size: int | None,
+        *,
+        with_logits: bool = False,
     ) -> Iterator[tuple[Source, Task, Scored | None]]:
         """Score texts that are all there; labels are checked first, and of cuts it warns last.
 
@@ -105,9 +131,10 @@ class Scorer:
             split: Finds the words, on the caller's thread.
             tasks: What to find in each.
             batch_size: Texts in one run on another device than the CPU; None: 8.
+            with_logits: Let the logits come from the device, too.
 
         Returns:
-            Each source with its task and logits in order, None for an empty one.
+            Each source with its task and what was found in order, None for an empty one.
 
         Raises:
             InputError: A label or the size cannot be used.
@@ -121,7 +148,8 @@ class Scorer:
         threads = min(threads, max(len(sources), 1))
         lost_words = []
         pairs = zip(sources, tasks, strict=True)
-        for source, task, scored in self._score(pairs, split, pieces, threads, size):
+        run = _Run(pieces, threads, size, with_logits=with_logits)
+        for source, task, scored in self._score(pairs, split, run):
             lost_words.append(scored.lost_words if scored else 0)
             yield source, task, scored
         self._warn_of_lost_words(lost_words)
@@ -132,6 +160,8 @@ class Scorer:
         split: Split[Source],
         task: Task,
         batch_size: int | None,
+        *,
+        with_logits: bool = False,
     ) -> Iterator[tuple[Source, Scored | None]]:
         """Score texts one after the other, from an iterable that may be endless.
 
@@ -140,9 +170,10 @@ class Scorer:
             split: Finds the words.
             task: What to find in all of them.
             batch_size: Texts in one run.
+            with_logits: As in `score_all`.
 
         Returns:
-            Each source with its logits; it warns of each text that is cut.
+            Each source with what was found; it warns of each text that is cut.
 
         Raises:
             InputError: As in `score_all`; at the call, before any text is read.
@@ -150,7 +181,8 @@ class Scorer:
         size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
         pieces = {task.labels: self.encode_labels(task.labels)}
         pairs = ((source, task) for source in sources)
-        done = self._score(pairs, split, pieces, self.graph.sessions.threads, size)
+        run = _Run(pieces, self.graph.sessions.threads, size, with_logits=with_logits)
+        done = self._score(pairs, split, run)
 
         def score() -> Iterator[tuple[Source, Scored | None]]:
             for source, _, scored in done:
@@ -161,55 +193,67 @@ class Scorer:
         return score()
 
     def _score(
-        self,
-        pairs: Iterable[tuple[Source, Task]],
-        split: Split[Source],
-        pieces: Mapping[LabelSet, LabelPieces],
-        threads: int,
-        size: int,
+        self, pairs: Iterable[tuple[Source, Task]], split: Split[Source], run: _Run
     ) -> Iterator[tuple[Source, Task, Scored | None]]:
-        """Score each source in order; on a CPU `threads` at once, of more than one each on one."""
-
-        def score(group: Sequence[_Worded[Source]]) -> list[Scored | None]:
-            texts = [(item.words, pieces[item.task.labels]) for item in group]
-            return self._score_group(texts, one_thread=threads > 1)
-
+        """Score each source in order: on a CPU several at once, elsewhere in groups."""
         items = (_Worded(source, task, split(source)) for source, task in pairs)
         done: Iterator[tuple[_Worded[Source], Scored | None]]
         if self.device == "cpu":
-            done = run_in_order(lambda item: (item, score([item])[0]), items, threads)
+            done = run_in_order(
+                lambda item: (item, self._score_group([item], run)[0]), items, run.threads
+            )
         else:
             done = run_in_groups(
-                lambda group: list(zip(group, score(group), strict=True)),
+                lambda group: list(zip(group, self._score_group(group, run), strict=True)),
                 items,
-                size,
+                run.size,
                 lambda item: len(item.words),
             )
         for item, scored in done:
             yield item.source, item.task, scored
 
-    def _score_group(
-        self, texts: Sequence[tuple[Sequence[Word], LabelPieces]], *, one_thread: bool
-    ) -> list[Scored | None]:
+    def _score_group(self, items: Sequence[_Worded[Source]], run: _Run) -> list[Scored | None]:
         """Score texts with their labels in one run, None for those without a word."""
-        scored: list[Scored | None] = [None] * len(texts)
-        filled = [place for place, (words, _) in enumerate(texts) if words]
-        if isinstance(self.graph, CachedGraph):
-            prompts = [self._build_prompt(texts[place][0], ()) for place in filled]
-            labels = [texts[place][1] for place in filled]
+        scored: list[Scored | None] = [None] * len(items)
+        filled = [place for place, item in enumerate(items) if item.words]
+        labels = [run.pieces[items[place].task.labels] for place in filled]
+        limits = [np.array(items[place].task.thresholds, np.float32) for place in filled]
+        is_whole = isinstance(self.graph, Graph)
+        prompts = [
+            self._build_prompt(items[place].words, own if is_whole else ())
+            for place, own in zip(filled, labels, strict=True)
+        ]
+        found = self._find(prompts, labels, limits, run)
+        for place, prompt, own in zip(filled, prompts, found, strict=True):
+            words = items[place].words
+            scored[place] = Scored(words, prompt.kept_words, prompt.lost_words, *own)
+        return scored
+
+    def _find(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[LabelPieces],
+        limits: Sequence[NDArray[np.float32]],
+        run: _Run,
+    ) -> list[tuple[Candidates, Logits | None]]:
+        """Find the spans of each prompt above its limits, with the logits that come to the host."""
+        graph, one_thread = self.graph, run.threads > 1
+        if isinstance(graph, CachedGraph):
             all_logits = [
-                self.graph.run(prompt, own, one_thread=one_thread)
+                graph.run(prompt, own, one_thread=one_thread)
                 if len(prompt.kept_words)
                 else _no_logits(len(own))
                 for prompt, own in zip(prompts, labels, strict=True)
             ]
+        elif graph.selector is None or run.with_logits:
+            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
         else:
-            prompts = [self._build_prompt(*texts[place]) for place in filled]
-            all_logits = self._run_whole(self.graph, prompts, one_thread=one_thread)
-        for place, prompt, logits in zip(filled, prompts, all_logits, strict=True):
-            words = texts[place][0]
-            scored[place] = Scored(words, prompt.kept_words, prompt.lost_words, logits)
-        return scored
+            found = self._run_on_device(graph, graph.selector, prompts, limits)
+            return [(own, None) for own in found]
+        return [
+            (find_candidates(logits, threshold=own), logits)
+            for logits, own in zip(all_logits, limits, strict=True)
+        ]
 
     def _run_whole(
         self, graph: Graph, prompts: Sequence[Prompt], *, one_thread: bool
@@ -218,9 +262,8 @@ class Scorer:
         worded = [prompt for prompt in prompts if len(prompt.kept_words)]
         logits: Iterator[Logits] = iter(())
         if worded:
-            max_width, shapes = self._bundle.max_width, graph.has_word_shapes
-            feeds = make_batch(worded, max_width, word_shapes=shapes)
             count = max(prompt.label_count for prompt in worded)
+            feeds = self._make_batch(graph, worded)
             logits = iter(graph.run(feeds, count, one_thread=one_thread))
         return [
             next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
@@ -228,6 +271,30 @@ class Scorer:
             else _no_logits(prompt.label_count)
             for prompt in prompts
         ]
+
+    def _run_on_device(
+        self,
+        graph: Graph,
+        selector: Selector,
+        prompts: Sequence[Prompt],
+        limits: Sequence[NDArray[np.float32]],
+    ) -> list[Candidates]:
+        """Return the spans of each prompt above its limits; the logits stay where they are."""
+        places = [place for place, prompt in enumerate(prompts) if len(prompt.kept_words)]
+        found = [Candidates.none()] * len(prompts)
+        if places:
+            feeds = self._make_batch(graph, [prompts[place] for place in places])
+            own = graph.run_to_candidates(selector, feeds, [limits[place] for place in places])
+            for place, candidates in zip(places, own, strict=True):
+                found[place] = candidates
+        return found
+
+    def _make_batch(self, graph: Graph, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Return the tensors of prompts, padded further where the device prefers few lengths."""
+        bundle, is_cpu = self._bundle, self.device == "cpu"
+        length = 0 if is_cpu else bucket_length(prompts, bundle.max_positions)
+        shapes = graph.has_word_shapes
+        return make_batch(prompts, bundle.max_width, word_shapes=shapes, length=length)
 
     def _build_prompt(self, words: Sequence[Word], label_pieces: LabelPieces) -> Prompt:
         max_len, max_positions = self._bundle.max_len, self._bundle.max_positions

@@ -1,13 +1,15 @@
 """Sessions of onnxruntime: which device, which options, and a second one for many texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from nerlet.arguments import read_count
@@ -16,11 +18,20 @@ from nerlet.errors import GraphError
 from nerlet.threads import count_usable_threads
 
 CPU = "CPUExecutionProvider"
-_PROVIDERS = {"cpu": (CPU,), "cuda": ("CUDAExecutionProvider", CPU)}
 # Fusions of onnxruntime's that make a CPU slower: the fused operators run without vector
 # instructions where the operators that they replace use them (2.1 ms against 0.8 for a norm of 420
 # pieces of 768).
 _SLOW_FUSIONS = frozenset({"SkipLayerNormFusion", "BiasGeluFusion"})
+CUDA = "CUDAExecutionProvider"
+HOST = "cpu"  # memory that numpy reads
+_PROVIDERS = {"cpu": (CPU,), "cuda": (CUDA, CPU)}
+# Where the outputs of a provider can stay; of all others they are copied to the host.
+_MEMORY = {CUDA: "cuda"}
+_TWO_PACKAGES = (
+    "onnxruntime and onnxruntime-gpu are both installed, each over the other's files, and that may "
+    "mean CPU without a word: run `pip uninstall -y onnxruntime onnxruntime-gpu`, then "
+    "`pip install onnxruntime-gpu`"
+)
 _LOG_FATAL = 4  # errors are raised; warnings speak of node placement, not of mistakes
 
 
@@ -59,6 +70,11 @@ class Sessions:
         first = self.providers[0]
         return next((name for name, own in _PROVIDERS.items() if own[0] == first), first)
 
+    @property
+    def memory(self) -> str:
+        """Where outputs can stay, as onnxruntime calls it: "cuda", or `HOST`."""
+        return _MEMORY.get(self.providers[0], HOST)
+
     def run(
         self, outputs: Sequence[str], feeds: Mapping[str, Tensor], *, one_thread: bool = False
     ) -> list[Any]:
@@ -76,15 +92,46 @@ class Sessions:
         """
         is_shared = one_thread and self.threads > 1
         session = self._share_threads() if is_shared else self.main
-        try:
+        with self._explain({name: tensor.shape for name, tensor in feeds.items()}):
             found: list[Any] = session.run(list(outputs), dict(feeds))
+        return found
+
+    def run_bound(
+        self, outputs: Sequence[str], feeds: Mapping[str, Tensor | ort.OrtValue], memory: str
+    ) -> list[ort.OrtValue]:
+        """Return the outputs where they are asked for, so that a device's need no copy.
+
+        Args:
+            outputs: Their names.
+            feeds: The inputs; arrays, and what another session left in this one's memory.
+            memory: Of the outputs: `HOST`, or `memory` of this session.
+
+        Raises:
+            GraphError: The graph fails.
+        """
+        arrays = {name: own for name, own in feeds.items() if isinstance(own, np.ndarray)}
+        binding = self.main.io_binding()
+        with self._explain({name: tensor.shape for name, tensor in arrays.items()}):
+            for name, value in feeds.items():
+                # Not bind_cpu_input, which does not know optional inputs.
+                own = _to_value(arrays[name]) if name in arrays else value
+                binding.bind_ortvalue_input(name, own)
+            for name in outputs:
+                binding.bind_output(name, memory)
+            self.main.run_with_iobinding(binding)
+            found: list[ort.OrtValue] = binding.get_outputs()
+        return found
+
+    @contextmanager
+    def _explain(self, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
+        """Turn what onnxruntime raises into an error of ours."""
+        try:
+            yield
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise GraphError(
                 f"{self.path}: onnxruntime {ort.__version__} failed on inputs of shapes "
-                f"{ {name: tensor.shape for name, tensor in feeds.items()} } ({error}); "
-                "export the model again, or report this with the message"
+                f"{shapes} ({error}); export the model again, or report this with the message"
             ) from error
-        return found
 
     def _share_threads(self) -> ort.InferenceSession:
         """The session of runs on one thread each, opened when it is first asked for."""
@@ -122,6 +169,10 @@ def open_sessions(
     return Sessions(partial(_open_session, path, wanted), path, count)
 
 
+def _to_value(array: Tensor) -> ort.OrtValue:
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     """What tells whether a file has been replaced; None where there is none."""
     try:
@@ -154,6 +205,7 @@ def _open_session(path: Path, wanted: list[str], threads: int) -> ort.InferenceS
             f"{missing[0]}: expected it to run {path}, but onnxruntime {ort.__version__} dropped "
             f"it and kept {session.get_providers()}; {_explain_missing(missing[0])}"
         )
+    session.disable_fallback()  # a run that fails on a device is never repeated on the CPU
     return session
 
 
@@ -161,7 +213,8 @@ def choose_providers(device: str, providers: Sequence[str] | None) -> list[str]:
     """Return the providers asked for, after checking that this onnxruntime has them.
 
     Raises:
-        GraphError: It has not, and what to do.
+        GraphError: It has not, or CUDA is asked for and both packages of onnxruntime are installed;
+            and what to do.
     """
     if providers is None:
         if device not in _PROVIDERS:
@@ -175,6 +228,10 @@ def choose_providers(device: str, providers: Sequence[str] | None) -> list[str]:
             f"providers: expected a list of provider names, found {providers!r}; "
             f"give for example providers=[{CPU!r}]"
         )
+    if CUDA in providers and _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
+        raise GraphError(
+            f"{CUDA}: expected one package that carries it, found two; {_TWO_PACKAGES}"
+        )
     available = ort.get_available_providers()
     for name in providers:
         if name not in available:
@@ -187,13 +244,8 @@ def choose_providers(device: str, providers: Sequence[str] | None) -> list[str]:
 
 def _explain_missing(provider: str) -> str:
     """Return what to do to get a provider."""
-    if provider != "CUDAExecutionProvider":
+    if provider != CUDA:
         return "install the onnxruntime package that carries this provider"
-    if _is_installed("onnxruntime") and _is_installed("onnxruntime-gpu"):
-        return (
-            "onnxruntime and onnxruntime-gpu are both installed, and together they mean CPU: run "
-            "`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install onnxruntime-gpu`"
-        )
     if _is_installed("onnxruntime-gpu"):
         return (
             "onnxruntime-gpu is installed but cannot load CUDA: check with nvidia-smi that a GPU "

@@ -15,6 +15,7 @@ from nerlet.arguments import read_tasks
 from nerlet.cached import CachedGraph
 from nerlet.errors import GraphError, InputError
 from nerlet.graph import Graph
+from nerlet.placement import open_graph
 from nerlet.scoring import Scorer
 from nerlet.sessions import open_sessions
 from nerlet.words import split_words
@@ -200,7 +201,7 @@ def test_graphs_that_differ_are_not_written(tmp_path, monkeypatch):
 
 def test_an_older_bundle_of_one_graph_still_opens(model):
     alone = replace(model.bundle, label_graph_path=None, text_graph_path=None)
-    graph = nerlet.model._open_graph(alone, "cpu", None, 1)
+    graph = open_graph(alone, "cpu", None, 1)
     assert isinstance(graph, Graph)
     expected = model.predict_entities(TEXTS[2], LABELS, threshold=0.3)
     found = nerlet.GLiNER(alone, graph).predict_entities(TEXTS[2], LABELS, threshold=0.3)

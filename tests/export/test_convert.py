@@ -260,6 +260,16 @@ def test_scores_are_the_same_alone_and_padded_in_a_batch(tmp_path, variant, prec
         np.testing.assert_allclose(padded[inside], alone[0][inside], atol=1e-5)
 
 
+def test_isolated_labels_of_one_text_beyond_the_positions_of_another_in_its_batch(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "bert-isolated")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
+    session = open_graph(tmp_path / "bundle")
+    many = [f"a label {number}" for number in range(100)]  # 600 positions are fewer pieces
+    batch, _ = own_scores(session, checkpoint, ["Ada wrote", "On Monday ."], [many, ["date"]])
+    alone, _ = own_scores(session, checkpoint, ["On Monday ."], [["date"]])
+    np.testing.assert_allclose(batch[1, 0, 0, :1], alone[0, 0, 0], atol=1e-5)
+
+
 def own_scores(
     session: ort.InferenceSession,
     checkpoint: Checkpoint,

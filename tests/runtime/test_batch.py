@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerlet.batch import make_batch
+from nerlet.batch import bucket_length, make_batch
 from nerlet.prompt import Prompt
 
 
@@ -55,3 +56,24 @@ def test_shapes_types_and_independence_of_the_batch(lengths, max_width):
             own = batch[name][row]
             assert own[: alone.shape[1]].tolist() == alone[0].tolist()
             assert not own[alone.shape[1] :].any()
+
+
+def test_a_length_only_adds_padding():
+    prompts = [make_prompt([1, 2]), make_prompt([1])]
+    batch, longer = (make_batch(prompts, 2, word_shapes=True, length=length) for length in (0, 9))
+    by_piece = {"input_ids", "attention_mask", "words_mask", "word_shapes"}
+    for name, tensor in batch.items():
+        if name in by_piece:
+            assert longer[name].shape == (2, 9)
+            assert not longer[name][:, 6:].any()
+        assert longer[name][:, : tensor.shape[1]].tolist() == tensor.tolist()
+        assert name in by_piece or longer[name].shape == tensor.shape
+
+
+@pytest.mark.parametrize(
+    ("pieces", "limit", "length"),
+    [(4, None, 32), (32, None, 32), (33, None, 64), (33, 64, 64), (33, 63, 33), (70, 60, 70)],
+)
+def test_lengths_are_multiples_within_the_limit(pieces, limit, length):
+    prompts = [make_prompt([pieces - 3]), make_prompt([1])]
+    assert bucket_length(prompts, limit) == length

@@ -5,7 +5,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from nerlet.bundle import default_bundle_path
 from nerlet.cli import main
+from tests.runtime.test_placement import write_fp16_bundle
 from tests.toys import write_bundle, write_export
 
 SENTENCE = "Bill Gates founded Microsoft on April 4."
@@ -70,6 +72,15 @@ def test_info_of_a_bundle(tmp_path, capsys):
     assert told["longest text"] == "30 words"
     assert told["longest prompt"] == "64 pieces"
     assert told["threshold"] == "0.25"
+    assert (told["on the CPU"], told["on CUDA"]) == ("model.onnx", "model.onnx")
+
+
+def test_info_tells_which_file_runs_where(tmp_path, capsys):
+    told = tell(capsys, default_bundle_path())
+    assert told["on the CPU"] == "label.onnx, text.onnx"
+    assert told["on CUDA"] == "nothing: int8 does not run there"
+    told = tell(capsys, write_fp16_bundle(tmp_path / "toy", precision="int8"))
+    assert (told["on the CPU"], told["on CUDA"]) == ("model.onnx", "model_fp16.onnx")
 
 
 def test_info_tells_calibrated_thresholds(tmp_path, capsys):

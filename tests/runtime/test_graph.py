@@ -173,10 +173,6 @@ def installed(monkeypatch):
     ("distributions", "advice"),
     [
         (["onnxruntime"], "`pip uninstall -y onnxruntime`, then `pip install onnxruntime-gpu`"),
-        (
-            ["onnxruntime", "onnxruntime-gpu"],
-            "both installed.*`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install",
-        ),
         (["onnxruntime-gpu"], "nvidia-smi"),
     ],
 )
@@ -187,6 +183,28 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(
     installed(*distributions)
     with pytest.raises(GraphError, match=f"{CUDA}: expected one of .*{advice}"):
         open_graph(path, MAX_WIDTH, **choice)
+
+
+@pytest.mark.parametrize("available", [["CPUExecutionProvider"], ["CPUExecutionProvider", CUDA]])
+@pytest.mark.parametrize("choice", [{"device": "cuda"}, {"providers": [CUDA]}])
+def test_two_packages_of_onnxruntime_are_an_error_before_anything_runs(
+    path, installed, monkeypatch, available, choice
+):
+    installed("onnxruntime", "onnxruntime-gpu")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: available)
+    monkeypatch.setattr(ort, "InferenceSession", None)
+    advice = "`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install onnxruntime-gpu`"
+    with pytest.raises(GraphError, match=f"{CUDA}: expected one .*both installed.*{advice}"):
+        open_graph(path, MAX_WIDTH, **choice)
+
+
+def test_two_packages_of_onnxruntime_run_on_the_cpu(path, installed):
+    installed("onnxruntime", "onnxruntime-gpu")
+    assert open_graph(path, MAX_WIDTH, device="cpu").sessions.device == "cpu"
+
+
+def test_a_run_that_fails_on_a_device_is_not_repeated_on_the_cpu(path):
+    assert open_graph(path, MAX_WIDTH).sessions.main._enable_fallback is False
 
 
 def test_a_gpu_that_is_dropped_silently_is_an_error(path, monkeypatch):

@@ -39,6 +39,8 @@ def test_a_name_is_fetched_with_its_options(hub, tmp_path):
     assert options["revision"] == "main"
     assert options["local_files_only"] is True
     assert {"nerlet.json", "tokenizer.json", "onnx/model.onnx"} < set(options["allow_patterns"])
+    parts = {"label.onnx", "text.onnx", "weights.bin", "model_fp16.onnx"}
+    assert parts < set(options["allow_patterns"])
     assert not any("safetensors" in pattern for pattern in options["allow_patterns"])
 
 

@@ -551,6 +551,7 @@ def test_from_pretrained_and_the_default_bundle(toy, toy_path, monkeypatch):
 
 def test_the_graph_gets_the_device_the_providers_and_the_threads(toy_path, monkeypatch):
     opener = Mock(wraps=open_sessions)
-    monkeypatch.setattr("nerlet.model.open_sessions", opener)
-    nerlet.load(toy_path, device="cpu", providers=["CPUExecutionProvider"], threads=2)
-    opener.assert_called_once_with(toy_path / "model.onnx", "cpu", ["CPUExecutionProvider"], 2)
+    monkeypatch.setattr("nerlet.placement.open_sessions", opener)
+    nerlet.load(toy_path, device="cuda", providers=["CPUExecutionProvider"], threads=2)
+    given = {"providers": ["CPUExecutionProvider"], "threads": 2}
+    opener.assert_called_once_with(toy_path / "model.onnx", **given)

@@ -1,0 +1,59 @@
+"""Which file of a model runs where: its graph, or its two parts, opened on a device.
+
+The CPU takes the two parts where a model has them, and never the half-precision graph. CUDA takes
+that graph where there is one, else `model.onnx` where that is float. Not measured on a GPU.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nerlet.bundle import Bundle
+from nerlet.cached import CachedGraph
+from nerlet.errors import GraphError
+from nerlet.graph import Graph
+from nerlet.manifest import FP16_GRAPH_NAME
+from nerlet.selection import open_selector
+from nerlet.sessions import CPU, CUDA, choose_providers, open_sessions
+
+
+def open_graph(
+    bundle: Bundle, device: str, providers: Sequence[str] | None, threads: int | None
+) -> Graph | CachedGraph:
+    """Open the files of a model that its device runs.
+
+    Args:
+        bundle: The model directory.
+        device: "cpu" or "cuda"; only read where `providers` is None.
+        providers: Names of onnxruntime's execution providers.
+        threads: CPU threads of one run; None: what the process may use.
+
+    Raises:
+        GraphError: The device cannot be had or runs none of the graphs, or the signature is
+            another.
+        InputError: `threads` is not a whole number of at least 1.
+    """
+    wanted = choose_providers(device, providers)
+    if wanted == [CPU] and bundle.label_graph_path and bundle.text_graph_path:
+        text = open_sessions(bundle.text_graph_path, threads=threads)
+        label = open_sessions(bundle.label_graph_path, threads=1)
+        return CachedGraph(text, label, bundle.ent.id)
+    path = choose_cuda_graph(bundle) if CUDA in wanted else bundle.graph_path
+    if path is None:
+        raise GraphError(
+            f"{bundle.path}: expected a float graph for {CUDA}, found int8 alone, whose products "
+            "(MatMulIntegerToFloat) CUDA does not have and would leave to the CPU; add "
+            f"{FP16_GRAPH_NAME} with `nerlet-export convert CHECKPOINT_DIR {bundle.path} --fp16`"
+        )
+    sessions = open_sessions(path, providers=wanted, threads=threads)
+    return Graph(sessions, bundle.max_width, open_selector(sessions))
+
+
+def choose_cuda_graph(bundle: Bundle) -> Path | None:
+    """Return the file that CUDA runs, None where there is only int8.
+
+    An export of the reference's layout does not say what it is, and is taken to be float.
+    """
+    if bundle.fp16_graph_path is not None:
+        return bundle.fp16_graph_path
+    is_int8 = bundle.manifest is not None and bundle.manifest.precision == "int8"
+    return None if is_int8 else bundle.graph_path
