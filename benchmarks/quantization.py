@@ -4,9 +4,11 @@
 
 The schemes of `schemes.py`, as files that are made once; each level (`instruction_sets.py`) is a
 process of its own that reads them: this processor with instructions hidden, not an older
-processor. Timed: one run of the graph, one thread, schemes alternating, on texts of several lengths
-with five labels. Not timed: tokenizing and decoding. Quality, at each level: the first sentences of
-each file of `dev/zero`, F1 and agreement of entities with PyTorch's at the model's threshold.
+processor. Timed: one run of the graph, one thread, schemes alternating, each after a run of its own
+that is not timed, on texts of several lengths with five labels. Not timed: tokenizing and decoding.
+Quality, at each level: the first sentences of each file of `dev/zero`, F1 and agreement of entities
+with PyTorch's at the model's threshold.
+Drift: the root mean square difference of logits from the float graph's, over their deviation.
 Company: the largest difference of a score when the labels are asked in another order, and when the
 sentence is padded among others. The float graph reads isolated labels in one order
 (`nerlet_export.graph.SortedLabels`), so the first is a test of that. Static scales and smoothing
@@ -28,6 +30,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 import nerlet
 from charts import HINT, can_draw, draw_points
@@ -59,7 +62,7 @@ Row = dict[str, Any]
 
 LABELS = ("person", "organization", "location", "date", "product")
 TEXT = "Bill Gates and Paul Allen founded Microsoft in Albuquerque , on April 4 , 1975 . "
-LENGTHS = (16, 64, 384)
+LENGTHS = {16: 40, 64: 30, 384: 10}  # words: timed runs of each scheme
 SHOWN = 64  # words, whose times the table and the picture show
 BATCH = 4  # texts in a padded batch
 _PARTS = (LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME)  # of a bundle; not measured
@@ -79,7 +82,6 @@ def main() -> None:
     """Make the schemes, measure them at each level, and write table and picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=Path("models/small-checkpoint"))
-    parser.add_argument("--rounds", type=int, default=20, help="timed runs of each scheme")
     parser.add_argument("--sentences", type=int, default=40, help="of each labelled file")
     parser.add_argument("--levels", nargs="+", choices=LEVELS, default=_possible_levels())
     parser.add_argument("--results", type=Path, default=_RESULTS)
@@ -88,7 +90,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     datasets = [read_dataset(p).first(options.sentences) for p in list_datasets("dev/zero")]
     if options.child:
-        print(json.dumps(measure(options.child, checkpoint, datasets, options.rounds)))
+        print(json.dumps(measure(options.child, checkpoint, datasets)))
         return
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -117,19 +119,19 @@ def prepare(
     (folder / _TRUTH).write_text(json.dumps(truth), encoding="utf-8")
 
 
-def measure(
-    folder: Path, checkpoint: Checkpoint, datasets: Sequence[Dataset], rounds: int
-) -> list[Row]:
+def measure(folder: Path, checkpoint: Checkpoint, datasets: Sequence[Dataset]) -> list[Row]:
     """Measure the bundles that `prepare` has written, at this process's level."""
     truth = json.loads((folder / _TRUTH).read_text(encoding="utf-8"))
     expected = frozenset(map(tuple, truth["entities"]))
     bundles = {path.name.partition(" ")[2]: path for path in sorted(folder.glob("[0-9]* *"))}
     sessions = {name: open_session(str(path / GRAPH_NAME)) for name, path in bundles.items()}
-    times = _time_all(sessions, checkpoint, rounds)
+    times = _time_all(sessions, checkpoint)
+    exact = _find_logits(sessions["fp32"], checkpoint, datasets)
     rows: list[Row] = []
     for name, path in bundles.items():
         model = nerlet.load(path, threads=1)
         f1, entities = find_all(partial(_predict, model, truth["threshold"]), datasets)
+        drift = _find_logits(sessions[name], checkpoint, datasets) - exact
         by_order, by_batch = _measure_company(sessions[name], checkpoint, datasets)
         rows.append(
             {
@@ -141,6 +143,7 @@ def measure(
                 "f1": round(f1, 2),
                 "f1_to_torch": round(f1 - truth["f1"], 2),
                 "agreement": round(100 * count_matches(expected, entities).f1, 1),
+                "drift": round(float(np.sqrt(np.mean(drift**2)) / exact.std()), 4),
                 "order_difference": float(f"{by_order:.2g}"),
                 "batch_difference": float(f"{by_batch:.2g}"),
             }
@@ -244,6 +247,18 @@ def _put_graph(bundle: Path, graph: onnx.ModelProto) -> None:
     write_manifest(bundle, replace(manifest, files=files))
 
 
+def _find_logits(
+    session: ort.InferenceSession, checkpoint: Checkpoint, datasets: Sequence[Dataset]
+) -> Floats:
+    """Logits of the spans that lie in the first texts of each file, in one row."""
+    found = []
+    for dataset in datasets:
+        for prompt in make_prompts(checkpoint, dataset.first(2 * BATCH)):
+            logits: Floats = session.run(["logits"], make_feeds(checkpoint, [prompt]))[0][0]
+            found.append(logits[_in_text(logits)].ravel())
+    return np.concatenate(found)
+
+
 def _measure_company(
     session: ort.InferenceSession, checkpoint: Checkpoint, datasets: Sequence[Dataset]
 ) -> tuple[float, float]:
@@ -267,8 +282,14 @@ def _measure_company(
 
 def _difference(a: Floats, b: Floats) -> float:
     """Largest difference over the spans that lie in the text; (L, K, C) each."""
-    ends = np.arange(a.shape[0])[:, None] + np.arange(a.shape[1])
-    return float(np.abs(a - b)[ends < len(a)].max())
+    return float(np.abs(a - b)[_in_text(a)].max())
+
+
+def _in_text(scores: Floats) -> NDArray[np.bool_]:
+    """Which spans (L, K) of a text alone end in it."""
+    length, width = scores.shape[:2]
+    inside: NDArray[np.bool_] = np.arange(length)[:, None] + np.arange(width) < length
+    return inside
 
 
 def _scores(
@@ -280,17 +301,17 @@ def _scores(
 
 
 def _time_all(
-    sessions: Mapping[str, ort.InferenceSession], checkpoint: Checkpoint, rounds: int
+    sessions: Mapping[str, ort.InferenceSession], checkpoint: Checkpoint
 ) -> dict[int, dict[str, float]]:
     """Median milliseconds of a run, by length of the text and scheme."""
     times = {}
-    for length in LENGTHS:
+    for length, rounds in LENGTHS.items():
         words = (TEXT * length).split()[:length]
         feeds = make_feeds(checkpoint, [make_prompt(checkpoint, " ".join(words), LABELS)])
         calls = {
             name: partial(session.run, ["logits"], feeds) for name, session in sessions.items()
         }
-        timings = time_alternating(calls, rounds=rounds)
+        timings = time_alternating(calls, rounds=rounds, lead=1)
         times[length] = {name: timing.median_ms for name, timing in timings.items()}
     return times
 
