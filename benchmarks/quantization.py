@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=Path("models/small-checkpoint"))
     parser.add_argument("--sentences", type=int, default=40, help="of each labelled file")
-    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=_possible_levels())
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, help="default: all that can be had")
     parser.add_argument("--results", type=Path, default=_RESULTS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -95,7 +95,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(options.checkpoint, checkpoint, datasets, Path(folder))
-        for level in options.levels:
+        for level in options.levels or _possible_levels():
             rows += run_at(level, [*sys.argv, "--child", folder])
             own = [row for row in rows if row["level"] == level]
             print_table(list(own[0]), [list(row.values()) for row in own])
