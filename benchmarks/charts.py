@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import fill
 
 HINT = "no picture is drawn without matplotlib; run: pip install 'nerlet[benchmarks]'"
+_MARKERS = "os^"  # of points; each in ten colours
 
 
 def can_draw() -> bool:
@@ -79,4 +80,40 @@ def draw_lines(
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw_points(
+    path: Path,
+    title: str,
+    across: str,
+    upward: str,
+    panels: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> None:
+    """Draw points in panels of the same axes, the same file for the same figures.
+
+    Args:
+        path: Of the picture; its suffix says the format.
+        title: Above the picture.
+        across: What the horizontal axes show.
+        upward: What the vertical axis shows.
+        panels: Name above each -> name of a point -> where it is; the same points in all.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "nerlet", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(2.6 * len(panels) + 2.4, 3.8), layout="constrained")
+        row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (panel, points) in zip(row, panels.items(), strict=True):
+            for number, (name, point) in enumerate(points.items()):
+                style = {"color": f"C{number % 10}", "marker": _MARKERS[number // 10]}
+                axes.plot(*point, linestyle="", label=name, **style)
+            axes.set_title(panel, fontsize=9)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(upward)
+        figure.supxlabel(across, fontsize=10)
+        figure.suptitle(title, fontsize=10)
+        handles, names = row[0].get_legend_handles_labels()
+        figure.legend(handles, names, fontsize=7, frameon=False, loc="outside right center")
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from instruction_sets import NATIVE, current_level, hidden_sets, read_processor
+
 # The instruction sets that decide how fast int8 and float kernels run.
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
 
@@ -62,11 +64,17 @@ def time_alternating(
 
 
 def machine_card() -> dict[str, object]:
-    """Processor, cores, versions and commit; nothing that names the machine."""
-    model, flags = _read_processor()
+    """Processor, cores, versions and commit; nothing that names the machine.
+
+    The instruction sets are those that this process sees; `level` says by what name, if not all.
+    """
+    model, flags = read_processor()
+    level = current_level()
+    seen = flags - hidden_sets(level)
     return {
         "cpu": model,
-        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in flags],
+        **({} if level == NATIVE else {"level": level}),
+        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in seen],
         "cores": len(os.sched_getaffinity(0)),
         "os": platform.system(),
         "python": platform.python_version(),
@@ -101,20 +109,6 @@ def _to_cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)
-
-
-def _read_processor() -> tuple[str, set[str]]:
-    """The processor's name and instruction sets, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    fields: dict[str, str] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags", fields.get("Features", ""))
-    return fields.get("model name", platform.machine()), set(flags.split())
 
 
 def _find_version(package: str) -> str | None:

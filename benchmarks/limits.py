@@ -1,18 +1,20 @@
 """How close is a run to the time that its arithmetic alone would take?
 
-    python benchmarks/limits.py [--shape small] [--words 16 64 384] [--threads 1]
+    python benchmarks/limits.py [--words 16 64 384] [--threads 1] [--levels avx2 avx512_vnni native]
 
 The int8 bundle of a published shape (`shapes.py`), 5 labels. The arithmetic is counted from the
 shapes that a profiled run reports: products of int8, products of floats, attention's two products,
 the LSTM. Its time is that count over the peaks that onnxruntime itself reaches here, measured in
 the same process: the best of several single products of each kind. The whole is the median time of
 `predict_entities`, from string to entities, alternating with the products. The share says how much
-is left to gain without better kernels. Written: `results/limits.json`.
+is left to gain without better kernels. Each level (`instruction_sets.py`) is a process of its own:
+this processor with instructions hidden, not an older processor. Written: `results/limits.json`.
 """
 
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import nerlet
 from harness import machine_card, print_table, time_alternating
+from instruction_sets import LEVELS, NATIVE, current_level, run_at
 from nerlet_export.operators import CONTRIB
 from peers import prepare
 from shapes import make_shape
@@ -40,17 +43,39 @@ _FLOAT = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
 
 
 def main() -> None:
-    """Measure peaks and runs, and write the shares."""
+    """Run a process for each level, and write what they measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", default="small")
     parser.add_argument("--words", type=int, nargs="+", default=[16, 64, 384])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=[NATIVE])
     parser.add_argument("--work", type=Path, default=Path("runs/shapes"))
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     checkpoint = make_shape(options.shape, options.work / options.shape)
+    if options.child:
+        print(json.dumps(measure(options, checkpoint / "nerlet-int8")))
+        return
     prepare(checkpoint, ["nerlet int8"])
-    bundle = checkpoint / "nerlet-int8"
+    measured = [run_at(level, [*sys.argv, "--child"]) for level in options.levels]
+    results = [row for own in measured for row in own.pop("results")]
+    for own in measured:
+        print(own["level"], {kind: f"{peak:.0f}" for kind, peak in own["peaks_gflops"].items()})
+    print_table(list(results[0]), [list(row.values()) for row in results])
+    document = {
+        "benchmark": "limits",
+        "shape": options.shape,
+        "threads": options.threads,
+        "machine": machine_card(),
+        "levels": measured,
+        "results": results,
+    }
+    (_RESULTS / "limits.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
+    """Measure peaks and runs at this process's level."""
     model = nerlet.load(bundle, threads=options.threads)
     labels = make_labels(5)
     calls: dict[str, Callable[[], object]] = {
@@ -76,6 +101,7 @@ def main() -> None:
         whole = timings[f"{words} words"].median_ms
         results.append(
             {
+                "level": current_level(),
                 "words": words,
                 "int8_gflop": round(work["int8"] / 1e9, 3),
                 "float_gflop": round(work["float"] / 1e9, 3),
@@ -84,17 +110,12 @@ def main() -> None:
                 "share": round(arithmetic / whole, 3),
             }
         )
-    print({kind: f"{peak:.0f} GFLOP/s" for kind, peak in peaks.items()})
-    print_table(list(results[0]), [list(row.values()) for row in results])
-    document = {
-        "benchmark": "limits",
-        "shape": options.shape,
-        "threads": options.threads,
-        "machine": machine_card(),
+    return {
+        "level": current_level(),
+        "instruction_sets": machine_card()["instruction_sets"],
         "peaks_gflops": {kind: round(peak, 1) for kind, peak in peaks.items()},
         "results": results,
     }
-    (_RESULTS / "limits.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 def count_operations(bundle: Path, text: str, labels: list[str], threads: int) -> dict[str, float]:
