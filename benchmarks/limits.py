@@ -7,14 +7,17 @@ shapes that a profiled run reports: products of int8, products of floats, attent
 the LSTM. Its time is that count over the peaks that onnxruntime itself reaches here, measured in
 the same process: the best of several single products of each kind. The whole is the median time of
 `predict_entities`, from string to entities, alternating with the products. The share says how much
-is left to gain without better kernels. Each level (`instruction_sets.py`) is a process of its own:
-this processor with instructions hidden, not an older processor. Written: `results/limits.json`.
+is left to gain without better kernels. Beside it stand the nodes that a run executes, after
+onnxruntime's own optimisation, and the time outside the graph. Each level (`instruction_sets.py`)
+is a process of its own: this processor with instructions hidden, not an older processor. Written:
+`results/limits.json`.
 """
 
 import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,16 +101,19 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
     for words in options.words:
         work = count_operations(bundle, make_text(words), labels, options.threads)
         arithmetic = sum(work[kind] / peaks[kind] / 1e6 for kind in peaks)
+        outside = outside_graph_ms(model, make_text(words), labels, options.rounds)
         whole = timings[f"{words} words"].median_ms
         results.append(
             {
                 "level": current_level(),
                 "words": words,
+                "nodes": int(work["nodes"]),
                 "int8_gflop": round(work["int8"] / 1e9, 3),
                 "float_gflop": round(work["float"] / 1e9, 3),
                 "arithmetic_ms": round(arithmetic, 2),
                 "whole_ms": round(whole, 2),
                 "share": round(arithmetic / whole, 3),
+                "outside_graph_ms": round(outside, 2),
             }
         )
     return {
@@ -119,7 +125,7 @@ def measure(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
 
 
 def count_operations(bundle: Path, text: str, labels: list[str], threads: int) -> dict[str, float]:
-    """Multiplications and additions of one run: {"int8": ..., "float": ...}."""
+    """Multiplications and additions of one run, and its nodes: {"int8": ..., "float": ...}."""
     plain = ort.InferenceSession
     with TemporaryDirectory() as folder:
 
@@ -137,12 +143,35 @@ def count_operations(bundle: Path, text: str, labels: list[str], threads: int) -
             ort.InferenceSession = plain
         model.predict_entities(text, labels)
         events = json.loads(Path(model._scorer.graph.sessions.main.end_profiling()).read_text())
-    counts = {"int8": 0.0, "float": 0.0}
+    counts = {"int8": 0.0, "float": 0.0, "nodes": 0.0}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             kind, count = _count_event(event["args"])
             counts[kind] += count
+            counts["nodes"] += 1
     return counts
+
+
+def outside_graph_ms(model: nerlet.GLiNER, text: str, labels: list[str], rounds: int) -> float:
+    """Median time of a call that is not spent in the graph: words, pieces, tensors, decoding."""
+    sessions = model._scorer.graph.sessions
+    run, inside = sessions.run, [0.0]
+
+    def timed(*args: Any, **options: Any) -> list[Any]:  # noqa: ANN401  (as Sessions.run)
+        begin = time.perf_counter()
+        found = run(*args, **options)
+        inside[0] += time.perf_counter() - begin
+        return found
+
+    sessions.run = timed  # type: ignore[method-assign]
+    taken = []
+    for _ in range(rounds):
+        inside[0] = 0.0
+        begin = time.perf_counter()
+        model.predict_entities(text, labels)
+        taken.append(1000 * (time.perf_counter() - begin - inside[0]))
+    sessions.run = run  # type: ignore[method-assign]
+    return float(np.median(taken))
 
 
 def _count_event(args: dict[str, Any]) -> tuple[str, float]:

@@ -6,13 +6,14 @@ threshold of 0.5. All read one checkpoint of the reference:
 * nerlet int8, nerlet fp32: bundles that `nerlet-export convert` makes of it;
 * gliner torch: the reference, fp32;
 * gliner onnx fp32, gliner onnx int8: the reference on its own exports;
-* fast_gliner fp32, fast_gliner int8: a runtime in Rust, on the same exports; it splits words and
-  counts offsets in its own way, so its entities are not compared.
+* fast_gliner fp32, fast_gliner int8: a runtime in Rust, on the same exports;
+* gliner-cpp fp32, gliner-cpp int8: one in C++, on the same exports, too.
 
-All but fast_gliner are told how many threads to use; that one takes all processors, so it is only
-measured where the others do.
+These two split words and count offsets in their own ways, so their entities are not compared; nor
+can they be told how many threads to use, so they are only measured where the others take all, too.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,13 +35,21 @@ PEERS = (
     "gliner onnx int8",
     "fast_gliner fp32",
     "fast_gliner int8",
+    "gliner-cpp fp32",
+    "gliner-cpp int8",
 )
+_OWN_WAYS = ("fast_gliner", "gliner-cpp")
 _REFERENCE_GRAPHS = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
+
+
+def can_compare(name: str) -> bool:
+    """Whether a runtime's entities are to be those of the reference."""
+    return not name.startswith(_OWN_WAYS)
 
 
 def can_limit(name: str, threads: int) -> bool:
     """Whether a runtime can be measured with so many threads."""
-    return not name.startswith("fast_gliner") or threads == count_usable_threads()
+    return not name.startswith(_OWN_WAYS) or threads == count_usable_threads()
 
 
 def prepare(checkpoint: Path, names: Sequence[str]) -> None:
@@ -50,7 +59,7 @@ def prepare(checkpoint: Path, names: Sequence[str]) -> None:
         if f"nerlet {precision}" in names and not bundle.exists():
             convert(checkpoint, bundle, precision=precision)
     exports = checkpoint / "onnx"
-    is_needed = any("onnx" in name or "fast" in name for name in names)
+    is_needed = any("onnx" in name or name.startswith(_OWN_WAYS) for name in names)
     if is_needed and not (exports / "model_quantized.onnx").exists():
         exports.mkdir(exist_ok=True)
         _load_reference(checkpoint).export_to_onnx(str(exports), quantize=True)
@@ -77,6 +86,8 @@ def load(name: str, checkpoint: Path, threads: int) -> Predict:
         path = f"onnx/{_REFERENCE_GRAPHS[precision]}"
         fast = FastGLiNER(str(checkpoint), path, "cpu")
         return lambda texts, labels: fast.predict_entities(list(texts), list(labels))
+    if kind == "gliner-cpp":
+        return _load_cpp(checkpoint / "onnx", _REFERENCE_GRAPHS[precision])
     if kind == "gliner onnx":
         session = ort.SessionOptions()
         session.intra_op_num_threads = threads
@@ -92,6 +103,17 @@ def load(name: str, checkpoint: Path, threads: int) -> Predict:
         torch.set_num_threads(threads)
         reference = _load_reference(checkpoint)
     return lambda texts, labels: reference.inference(list(texts), list(labels), threshold=0.5)
+
+
+def _load_cpp(exports: Path, graph: str) -> Predict:
+    from gliner_cpp import SPAN_LEVEL, Config, Model
+
+    values = json.loads((exports / "gliner_config.json").read_text(encoding="utf-8"))
+    config = Config(values["max_width"], values["max_len"], SPAN_LEVEL)
+    model = Model(str(exports / graph), str(exports / "tokenizer.json"), config)
+    return lambda texts, labels: model.inference(
+        list(texts), list(labels), flat_ner=True, threshold=0.5
+    )
 
 
 def _load_reference(folder: Path, **options: object) -> Any:  # noqa: ANN401  (the reference's class)

@@ -28,6 +28,7 @@ _RUNTIMES = (
     "gliner onnx fp32",
     "gliner onnx int8",
     "fast_gliner int8",
+    "gliner-cpp int8",
 )
 
 
