@@ -95,5 +95,5 @@ class Teacher:
             weights=torch.where(is_known, batch.weights, self.share * is_real),
         )
 
-    def _translate(self, pieces: Sequence[int]) -> list[int]:
-        return [self._ids.get(piece, -1) for piece in pieces]
+    def _translate(self, pieces: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._ids.get(piece, -1) for piece in pieces)

@@ -22,6 +22,9 @@ from nerlet.errors import BundleError, InputError
 # Half of a UTF-16 pair, which Python's strings may hold alone but no tokenizer takes.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
+# Units whose pieces are kept, some 4 MB, and the longest of them in characters.
+_KEPT_UNITS = 20_000
+_KEPT_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +62,38 @@ class PieceEncoder:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._known: dict[str, tuple[int, ...]] = {}
         self.ent_id = ent_id
         self.sep_id = sep_id
         self.prefix_ids, self.suffix_ids = _find_frame(tokenizer)
 
-    def encode_units(self, units: Sequence[str]) -> list[list[int]]:
-        """Return the piece ids of each unit, [] for one that yields none (such as U+200B).
+    def encode_units(self, units: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the piece ids of each unit, () for one that yields none (such as U+200B).
+
+        What has been encoded before is kept, since the words of texts repeat: the tokenizer then
+        takes a fraction of its time. A unit's pieces depend on nothing beside it.
 
         Args:
             units: Words or whole labels, each encoded by itself: a label with spaces is one unit.
 
         Returns:
-            One list of ids per unit. The marker ids are in none of them, whatever the text.
+            Ids of each unit. The marker ids are in none of them, whatever the text.
 
         Source: as GLiNER calls its tokenizer, `is_split_into_words=True`.
         """
+        known = self._known
+        new = [unit for unit in dict.fromkeys(units) if unit not in known]
+        if not new:
+            return [known[unit] for unit in units]
+        encoded = dict(zip(new, self._encode_new(new), strict=True))
+        pieces = [encoded[unit] if unit in encoded else known[unit] for unit in units]
+        if len(known) + len(new) > _KEPT_UNITS:  # another dict: this one may be in use elsewhere
+            known = self._known = {}
+        known.update((unit, own) for unit, own in encoded.items() if len(unit) <= _KEPT_LENGTH)
+        return pieces
+
+    def _encode_new(self, units: Sequence[str]) -> list[tuple[int, ...]]:
+        """Encode units that are not kept."""
         units = [_SURROGATE.sub(_REPLACEMENT, unit) for unit in units]
         encoding = self._tokenizer.encode(units, is_pretokenized=True, add_special_tokens=False)
         pieces: list[list[int]] = [[] for _ in units]
@@ -83,11 +103,11 @@ class PieceEncoder:
             for unit, ids in enumerate(pieces):
                 if self.ent_id in ids or self.sep_id in ids:
                     pieces[unit] = self._encode_without_markers(units[unit])
-        return pieces
+        return list(map(tuple, pieces))
 
     def encode_first_words(
         self, words: Sequence[str], max_len: int, max_positions: int | None
-    ) -> list[list[int]]:
+    ) -> list[tuple[int, ...]]:
         """Return the piece ids of the first words, at least of all that a prompt can hold.
 
         A long text is not encoded to its end: this stops when there are surely words that
@@ -101,7 +121,7 @@ class PieceEncoder:
         Returns:
             `encode_units` of the words, or of the first of them.
         """
-        pieces: list[list[int]] = []
+        pieces: list[tuple[int, ...]] = []
         readable = total = 0
         step = max_len + 1  # one more than fits, so that most texts take one call
         while len(pieces) < len(words) and readable <= max_len:
@@ -119,7 +139,7 @@ class PieceEncoder:
         max_positions: int | None = None,
         *,
         is_isolated: bool = False,
-    ) -> list[list[int]]:
+    ) -> list[tuple[int, ...]]:
         """Return the piece ids of each label.
 
         Args:

@@ -34,7 +34,7 @@ def packed_logits(checkpoint: Checkpoint, sample: Sample) -> np.ndarray:
     """The logits of a sample through the training form, (B, L * K, C)."""
     pieces = checkpoint.pieces
     examples = []
-    label_pieces: dict[str, list[int]] = {}
+    label_pieces: dict[str, tuple[int, ...]] = {}
     for text, labels in zip(sample.texts, sample.labels, strict=True):
         words = [word.text for word in split_words(text)]
         examples.append(

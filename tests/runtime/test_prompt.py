@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models
 
+import nerlet.prompt as prompt_module
 from nerlet.errors import BundleError, InputError
 from nerlet.prompt import PieceEncoder, build_prompt, warn_of_lost_words
 from tests.toys import ENT, SEP, TOKENIZERS, make_wordpiece
@@ -54,6 +55,26 @@ def test_a_tokenizer_without_special_tokens_has_no_frame():
     assert (encoder.prefix_ids, encoder.suffix_ids) == ((), ())
 
 
+def test_words_are_encoded_once(monkeypatch):
+    encoder = PieceEncoder(make_wordpiece(), 1, 2)
+    expected = encoder.encode_units(["on", "Bill", "x" * 100])
+    encode = Mock(wraps=encoder._tokenizer.encode)
+    monkeypatch.setattr(encoder, "_tokenizer", Mock(encode=encode))
+    found = encoder.encode_units(["Bill", "cat", "x" * 100, "on", "cat"])
+    assert encode.call_args.args == (["cat", "x" * 100],)  # long ones are not kept
+    assert [found[3], found[0], found[2]] == expected
+
+
+def test_words_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(prompt_module, "_KEPT_UNITS", 10)
+    encoder = PieceEncoder(make_wordpiece(), 1, 2)
+    fresh = PieceEncoder(make_wordpiece(), 1, 2)
+    for begin in range(0, 40, 3):
+        words = [f"w{number}" for number in range(begin, begin + 8)]
+        assert encoder.encode_units(words) == fresh._encode_new(words)
+        assert len(encoder._known) <= 10
+
+
 def test_a_tokenizer_that_reads_nothing_is_refused():
     with pytest.raises(BundleError, match="expected pieces for the words"):
         PieceEncoder(Tokenizer(models.BPE()), 1, 2)
@@ -64,7 +85,9 @@ def test_a_tokenizer_that_reads_nothing_is_refused():
 def test_units_have_the_pieces_that_encoding_all_words_at_once_gives(encoder, words):
     encoding = encoder._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
     expected = [
-        [id_ for id_, word in zip(encoding.ids, encoding.word_ids, strict=True) if word == index]
+        tuple(
+            own for own, word in zip(encoding.ids, encoding.word_ids, strict=True) if word == index
+        )
         for index in range(len(words))
     ]
     assert encoder.encode_units(words) == expected
@@ -100,7 +123,7 @@ def test_a_marker_of_one_character_is_left_out():
     tokenizer = make_wordpiece()
     tokenizer.add_special_tokens([AddedToken("§", special=True)])
     encoder = PieceEncoder(tokenizer, tokenizer.token_to_id("§"), tokenizer.token_to_id(SEP))
-    assert encoder.encode_units(["a§", "§"]) == [encoder.encode_units(["a"])[0], []]
+    assert encoder.encode_units(["a§", "§"]) == [encoder.encode_units(["a"])[0], ()]
 
 
 @every_encoder
