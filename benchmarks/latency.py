@@ -1,7 +1,7 @@
 """How long does one text take, from string to entities, beside other runtimes?
 
     python benchmarks/latency.py [--shape small] [--threads 1 2] [--words 8 16 64 384]
-        [--labels 1 25 100]
+        [--labels 1 25 100] [--level native]
 
 Each number of words with 5 labels, then 64 words with each number of labels.
 
@@ -10,19 +10,20 @@ Timed: one call with one text, at a threshold of 0.5: words, pieces, graph, deco
 loading, and the first calls. Each number of threads has a process of its own, in which runtimes
 alternate, each timed call after a pause and one of its own that is not timed. Checked: the
 entities of nerlet's fp32 bundle are the reference's; the share that int8 has of them, and they of
-int8's, is reported as F1, for each int8 runtime alike. Written: `results/latency.json`.
+int8's, is reported as F1, for each runtime alike. Written: `results/latency.json`, and at another
+level (`instruction_sets.py`) `results/latency-LEVEL.json`.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 from harness import machine_card, print_table, time_alternating, timing_fields
+from instruction_sets import LEVELS, NATIVE, run_at
 from nerlet.evaluate import Counts, count_matches
-from peers import NERLET, PEERS, Entities, Predict, can_compare, can_limit, load, prepare
+from peers import NERLET, PEERS, Entities, Predict, can_limit, load, prepare
 from shapes import make_shape
 from texts import make_labels, make_text
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="*", default=[1, 25, 100])
     parser.add_argument("--runtimes", nargs="+", default=[*NERLET, *PEERS])
     parser.add_argument("--work", type=Path, default=Path("runs/shapes"))
+    parser.add_argument("--level", choices=LEVELS, default=NATIVE)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     checkpoint = make_shape(options.shape, options.work / options.shape)
@@ -49,15 +51,19 @@ def main() -> None:
         print(json.dumps(measure(options, checkpoint)))
         return
     prepare(checkpoint, options.runtimes)
+    is_native = options.level == NATIVE
     results = []
     for threads in options.threads:
-        command = [sys.executable, *sys.argv, "--child", str(threads)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        results += json.loads(done.stdout.splitlines()[-1])
+        results += run_at(options.level, [*sys.argv, "--child", str(threads)])
     header = ["threads", "words", "labels", "runtime", "median ms", "p95 ms", "times ours"]
     print_table(header, [[*list(row.values())[:6], row["times_ours"]] for row in results])
-    document = {"benchmark": "latency", "shape": options.shape, "machine": machine_card()}
-    path = _RESULTS / "latency.json"
+    document: dict[str, object] = {
+        "benchmark": "latency",
+        "shape": options.shape,
+        "level": options.level,
+    }
+    document["machine"] = machine_card()
+    path = _RESULTS / ("latency.json" if is_native else f"latency-{options.level}.json")
     path.write_text(json.dumps({**document, "results": results}, indent=1) + "\n")
 
 
@@ -104,8 +110,6 @@ def compare(runtimes: dict[str, Predict]) -> dict[str, float]:
     expected = [spans(truth([text], labels)[0]) for text in texts]
     agreement = {}
     for name, run in runtimes.items():
-        if not can_compare(name):
-            continue
         found = [spans(run([text], labels)[0]) for text in texts]
         counts = [count_matches(*pair) for pair in zip(expected, found, strict=True)]
         agreement[name] = round(sum(counts, Counts()).f1, 4)

@@ -2,9 +2,9 @@
 
     python benchmarks/latency.py && python benchmarks/throughput.py && python benchmarks/speed.py
 
-Reads `results/latency.json` and, if there, `results/throughput.json`; writes `results/speed.md`
-and, with the extra `benchmarks`, `results/speed.svg`: how many times as long as nerlet int8 each
-runtime takes.
+Reads `results/latency.json` and, if there, `results/throughput.json`; writes `results/speed.md`,
+the table of speed in the README and, with the extra `benchmarks`, `results/speed.svg`: how many
+times as long as nerlet int8 each runtime takes.
 """
 
 import json
@@ -17,6 +17,9 @@ from charts import HINT, can_draw, draw_bars
 from tables import to_markdown
 
 _RESULTS = Path(__file__).parent / "results"
+_README = Path(__file__).parents[1] / "README.md"
+_BEGIN, _END = "<!-- made by benchmarks/speed.py -->\n", "<!-- end -->\n"
+_README_WORDS = (16, 64, 384)
 _OURS = "nerlet int8"
 _TITLE = "Time of one text, 5 labels, as a multiple of nerlet int8"
 
@@ -47,6 +50,39 @@ def main() -> None:
     else:
         print(f"speed: {HINT}", file=sys.stderr)
     (_RESULTS / "speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    put_into_readme(_README, make_readme_table(document, throughput))
+
+
+def make_readme_table(
+    document: Mapping[str, Any], throughput: Mapping[str, Any] | None
+) -> list[str]:
+    """The README's lines: its cases with five labels, one with 100, and many texts."""
+    latency = document["results"]
+    names = [n for n in dict.fromkeys(row["runtime"] for row in latency) if n != "nerlet fp32"]
+    cells = {(r["threads"], r["words"], r["labels"], r["runtime"]): r for r in latency}
+    cases = [
+        case
+        for case in dict.fromkeys((r["threads"], r["words"], r["labels"]) for r in latency)
+        if (case[2] == 5 and case[1] in _README_WORDS) or case[2] == 100
+    ]
+    header = ["", *(name + (", ms" if name == _OURS else "") for name in names)]
+    rows = [[_name(case), *(_cell(cells.get((*case, name))) for name in names)] for case in cases]
+    if throughput:
+        rows.append(_throughput_row(throughput, names))
+    agreement = {row["runtime"]: row["agreement"] for row in latency}
+    rows.append(["agreement with `gliner` torch", *(_percent(agreement[name]) for name in names)])
+    return [*to_markdown(header, rows), "", _note(document)]
+
+
+def put_into_readme(path: Path, lines: Sequence[str]) -> None:
+    """Replace what stands between the two marks."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    path.write_text(before + _BEGIN + "\n".join(lines) + "\n" + _END + after, encoding="utf-8")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f}%"
 
 
 def _name(case: Sequence[int]) -> str:
