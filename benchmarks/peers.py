@@ -109,7 +109,12 @@ def _load_cpp(exports: Path, graph: str) -> Predict:
     model = Model(str(exports / graph), str(exports / "tokenizer.json"), config)
 
     def predict(texts: Sequence[str], labels: Sequence[str]) -> list[Entities]:
-        found = model.inference(list(texts), list(labels), flat_ner=True, threshold=0.5)
+        # One text a call: all that it is given become one batch, and 256 texts take over 20 GB
+        found = [
+            row
+            for text in texts
+            for row in model.inference([text], list(labels), flat_ner=True, threshold=0.5)
+        ]
         names = {"start_idx": "start", "end_idx": "end", "class_label": "label"}
         return [[{names.get(key, key): own[key] for key in own} for own in row] for row in found]
 

@@ -5,8 +5,9 @@
 A model of a published shape with seeded weights (`shapes.py`), one for all runtimes (`peers.py`).
 Texts have 5 to 300 words, evenly spread and shuffled with a seed; 5 labels. Timed: one call with
 all texts, as each runtime takes many (nerlet runs one text a thread, the others batch as they
-do by default). Not timed: loading, and a first call with a few texts. Runtimes alternate in one
-process. Checked: one result a text. Written: `results/throughput.json`.
+do by default, gliner-cpp gets one text after the other). Not timed: loading, and a first call with
+a few texts. Runtimes alternate in one process. Checked: one result a text. Written:
+`results/throughput.json`.
 """
 
 import argparse
