@@ -105,7 +105,7 @@ def _our_step(settings: Settings, corpus: Corpus) -> Step:
     """Our loop's step, on batches made beforehand."""
     torch.manual_seed(0)
     checkpoint = start_model(settings.encoder, dict(settings.model))
-    optimizer = make_optimizer(checkpoint.model, settings.optimization)
+    optimizer = make_optimizer(checkpoint.span_model, settings.optimization)
     layout = prompt_layout(checkpoint)
     batches = [
         make_batch(examples, corpus.label_pieces, layout)
@@ -116,7 +116,7 @@ def _our_step(settings: Settings, corpus: Corpus) -> Step:
 
     def step() -> tuple[int, int]:
         batch = next(turn)
-        train_step(checkpoint.model, optimizer, batch, settings, 100)
+        train_step(checkpoint.span_model, optimizer, batch, settings, 100)
         return len(batch.lengths), int(batch.lengths.sum())
 
     return step

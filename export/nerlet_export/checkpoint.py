@@ -21,7 +21,7 @@ from nerlet.errors import BundleError, InputError
 from nerlet.manifest import CONFIG_NAME, read_json
 from nerlet.prompt import PieceEncoder
 from nerlet_export.config import ModelConfig, read_model_config, write_model_config
-from nerlet_export.model import SpanModel
+from nerlet_export.model import Model, SpanModel, make_model
 from nerlet_export.pretrained import (
     check_encoder_keys,
     load_config,
@@ -47,6 +47,7 @@ _PREFIXES = {
     "heads.rnn.": "rnn.lstm.",
     "heads.span.": "span_rep_layer.span_rep_layer.",
     "heads.label.": "prompt_rep_layer.",
+    "heads.scorer.": "scorer.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _WORD_TABLE = "embeddings.word_embeddings.weight"
@@ -64,9 +65,23 @@ class Checkpoint:
         tokenizer_config: What `tokenizer_config.json` says of it to other software.
     """
 
-    model: SpanModel
+    model: Model
     tokenizer: Tokenizer
     tokenizer_config: dict[str, Any]
+
+    @property
+    def span_model(self) -> SpanModel:
+        """The model, where it is a span model.
+
+        Raises:
+            InputError: It is a token-level one.
+        """
+        if not isinstance(self.model, SpanModel):
+            raise InputError(
+                f"expected a span model, found one of span_mode {self.model.config.span_mode!r}: "
+                "nerlet_export reads and converts token-level models, and trains span models only"
+            )
+        return self.model
 
     @property
     def pieces(self) -> PieceEncoder:
@@ -174,7 +189,7 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
         vocab_size=len(fast),
         **values,
     )
-    model = SpanModel(config)
+    model = make_model(config)
     keys = model.encoder.model.load_state_dict(pretrained.state_dict(), strict=False)
     check_encoder_keys(encoder, keys.missing_keys, keys.unexpected_keys)
     find_markers(config, fast.backend_tokenizer)
@@ -196,10 +211,10 @@ def _complete(config: ModelConfig) -> ModelConfig:
         ) from error
 
 
-def _make_model(config: ModelConfig, directory: Path) -> SpanModel:
+def _make_model(config: ModelConfig, directory: Path) -> Model:
     """Make a model of a stored config, whose encoder part only its encoder's class can check."""
     try:
-        return SpanModel(config)
+        return make_model(config)
     except BundleError:
         raise
     except Exception as error:  # transformers' own checks have no base but this

@@ -11,7 +11,7 @@ from nerlet.errors import GraphError
 from nerlet.evaluate import Counts, Predict, average_f1, count_matches, evaluate
 from nerlet.examples import list_datasets, read_dataset
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.predict import TorchPredictor
+from nerlet_export.predict import TokenPredictor, TorchPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,9 @@ def compare_on_data(
     Raises:
         GraphError: The bundle loses more than `MAX_F1_LOSS` points of average F1.
     """
-    exact = _Recorder(TorchPredictor(checkpoint, threshold=threshold))
+    is_span = checkpoint.model.config.architecture == "span"
+    predictor = TorchPredictor if is_span else TokenPredictor
+    exact = _Recorder(predictor(checkpoint, threshold=threshold))
     model = nerlet.load(bundle)
     rough = _Recorder(
         lambda words, labels: model.predict_words(words, list(labels), threshold=threshold)

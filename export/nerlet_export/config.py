@@ -14,7 +14,8 @@ from nerlet.errors import BundleError, InputError
 from nerlet.manifest import CONFIG_NAME, LABEL_ATTENTIONS, read_json
 from nerlet_export.typed import check_values
 
-SPAN_HEADS = ("paper", "markerV0")
+TOKEN_LEVEL = "token_level"
+SPAN_MODES = ("paper", "markerV0", TOKEN_LEVEL)
 LABEL_POOLINGS = ("first", "mean")
 _COUNT, _NOT_NEGATIVE, _ID = (1, math.inf), (0, math.inf), (-1, math.inf)  # -1: not known yet
 _BOUNDS = {
@@ -30,6 +31,7 @@ _FIXED = {
     "fuse_layers": False,
     "embed_ent_token": True,
     "span_encoder_config": None,
+    "represent_spans": False,
     "words_splitter_type": "whitespace",
 }
 _OTHER_ARCHITECTURES = (
@@ -50,7 +52,8 @@ class ModelConfig:
         encoder: The Hugging Face config of the encoder, as a dict with `model_type`.
         hidden_size: Width D of words and labels; another width than the encoder's own means a
             linear projection between them.
-        span_mode: "paper" (equation 1: FFN([h_i; h_j])) or "markerV0" (the reference's default).
+        span_mode: "paper" (equation 1: FFN([h_i; h_j])), "markerV0" (the reference's default), or
+            "token_level": each word is scored as start, end and inside.
         num_rnn_layers: Bidirectional LSTM layers over the words; 0 for none, as in the paper.
         max_width: K, the longest span in words.
         max_len: Longest text in words.
@@ -89,9 +92,19 @@ class ModelConfig:
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         check_values(ModelConfig, values, _BOUNDS)
-        _check_choice("span_mode", self.span_mode, SPAN_HEADS)
+        _check_choice("span_mode", self.span_mode, SPAN_MODES)
         _check_choice("label_attention", self.label_attention, LABEL_ATTENTIONS)
         _check_choice("label_pooling", self.label_pooling, LABEL_POOLINGS)
+
+    @property
+    def architecture(self) -> str:
+        """Of the graph: "span" or "token", as the runtime has them."""
+        return "token" if self.span_mode == TOKEN_LEVEL else "span"
+
+    @property
+    def span_width(self) -> int | None:
+        """K of the graph's inputs; None for a token-level model, which has none of spans."""
+        return self.max_width if self.architecture == "span" else None
 
     @property
     def head_width(self) -> int:

@@ -238,6 +238,7 @@ def _describe(
         origin=about.origin or "",
         license=about.license or "",
         precision=precision,
+        architecture=config.architecture,
         max_width=config.max_width,
         max_len=config.max_len,
         max_types=config.max_types,

@@ -15,18 +15,20 @@ Axes: B texts, T pieces, H heads, D width, d = D / H, S buckets on one side, R b
 
 import math
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from nerlet_export.encoder import has_absolute_positions
-from nerlet_export.model import SpanModel
+from nerlet_export.model import Model
 from nerlet_export.operators import Attention, Cut, Take, split_heads
 
+AnyModel = TypeVar("AnyModel", bound=Model)
 
-def fuse(model: SpanModel) -> SpanModel:
+
+def fuse(model: AnyModel) -> AnyModel:
     """Copy a model with the attention of its encoder replaced where a faster form is known."""
     fused = deepcopy(model).eval()
     hf = fused.encoder.model

@@ -27,11 +27,13 @@ from nerlet.cached import name_layer
 from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
 from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.config import ModelConfig
 from nerlet_export.encoder import label_blocks
 from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
 from nerlet_export.operators import CONTRIB
 from nerlet_export.samples import sample_feeds, sample_parts
+from nerlet_export.token_heads import PARTS
 
 OPSET = 17  # LayerNormalization as one operator
 IR_VERSION = 8
@@ -40,7 +42,9 @@ _LEAST_BYTES = 1024
 _ALIGNMENT = 64
 
 # Inputs in the reference's order: element type and names of the axes (None: the axis is 2).
-INPUTS: dict[str, tuple[int, tuple[str | int, ...]]] = {
+# A token-level model has the first four.
+Port = tuple[int, tuple[str | int, ...]]
+INPUTS: dict[str, Port] = {
     "input_ids": (TensorProto.INT64, ("batch", "pieces")),
     "attention_mask": (TensorProto.INT64, ("batch", "pieces")),
     "words_mask": (TensorProto.INT64, ("batch", "pieces")),
@@ -48,6 +52,7 @@ INPUTS: dict[str, tuple[int, tuple[str | int, ...]]] = {
     "span_idx": (TensorProto.INT64, ("batch", "spans", 2)),
     "span_mask": (TensorProto.BOOL, ("batch", "spans")),
 }
+_TOKEN_INPUTS = 4
 SHAPES_INPUT = "word_shapes"
 _SHAPES_AXES = ("shapes_batch", "shapes_pieces")
 OUTPUT = "logits"
@@ -62,24 +67,38 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         checkpoint: In evaluation mode, on the CPU.
 
     Returns:
-        The graph: the reference's six inputs, for a model with word shapes also the optional
-        `word_shapes`, and `logits`, float32, (batch, words, max_width, labels).
+        The graph: the reference's inputs, for a model with word shapes also the optional
+        `word_shapes`, and `logits`, float32, with the axes of `output_axes`.
     """
     model = fuse(checkpoint.model)
     has_shapes = model.config.word_shapes
     is_isolated = model.config.label_attention == "isolated"
     feeds = sample_feeds(checkpoint, seed=0)
-    names = [*INPUTS, SHAPES_INPUT] if has_shapes else [*INPUTS]
-    axes = {name: INPUTS[name][1] for name in INPUTS}
+    inputs = input_ports(model.config)
+    names = [*inputs, SHAPES_INPUT] if has_shapes else [*inputs]
+    axes = {name: port[1] for name, port in inputs.items()}
     axes[SHAPES_INPUT] = _SHAPES_AXES
     graph = _trace(
-        SortedLabels(model) if is_isolated else model,
+        SortedLabels(fuse(checkpoint.span_model)) if is_isolated else model,
         {name: torch.from_numpy(feeds[name]) for name in names},
         [OUTPUT],
         {name: axes[name] for name in names},
     )
-    _complete_signature(graph, model.config.max_width, has_shapes=has_shapes)
+    _complete_signature(graph, model.config)
     return _finish(graph)
+
+
+def input_ports(config: ModelConfig) -> dict[str, Port]:
+    """The inputs of a model's graph in the reference's order: element type and axes."""
+    count = len(INPUTS) if config.architecture == "span" else _TOKEN_INPUTS
+    return dict(list(INPUTS.items())[:count])
+
+
+def output_axes(config: ModelConfig) -> tuple[str | int, ...]:
+    """The axes of a model's logits."""
+    if config.architecture == "token":
+        return ("batch", "words", "labels", PARTS)
+    return ("batch", "words", config.max_width, "labels")
 
 
 def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
@@ -92,7 +111,7 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
         By name of the file, with inputs and outputs as `cached.LabelReader` and
         `cached.TextScorer` name them.
     """
-    model = fuse(checkpoint.model)
+    model = fuse(checkpoint.span_model)
     label, text = sample_parts(checkpoint)
     reader, scorer = LabelReader(model), TextScorer(model)
     with torch.no_grad():
@@ -260,21 +279,21 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(attribute.g)
 
 
-def _complete_signature(model: onnx.ModelProto, max_width: int, *, has_shapes: bool) -> None:
+def _complete_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     """Declare every input and the output as the signature has them."""
     graph = model.graph
     del graph.input[:]
-    for name, (dtype, axes) in INPUTS.items():
+    for name, (dtype, axes) in input_ports(config).items():
         graph.input.append(helper.make_tensor_value_info(name, dtype, axes))
-    if has_shapes:
+    if config.word_shapes:
         # An input that is also an initialiser may be left out; [[0]] broadcasts to "no shapes".
         own = helper.make_tensor_value_info(SHAPES_INPUT, TensorProto.INT64, _SHAPES_AXES)
         graph.input.append(own)
         default = np.zeros((1, 1), dtype=np.int64)
         graph.initializer.append(numpy_helper.from_array(default, SHAPES_INPUT))
     del graph.output[:]
-    axes_out = ("batch", "words", max_width, "labels")
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, axes_out))
+    value = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_axes(config))
+    graph.output.append(value)
     del graph.value_info[:]
 
 

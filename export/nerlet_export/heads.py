@@ -81,15 +81,12 @@ def _split_linear(linear: nn.Linear, start: Tensor, end: Tensor) -> tuple[Tensor
     return F.linear(start, left, linear.bias), F.linear(end, right)
 
 
-class Heads(nn.Module):
-    """Everything above the encoder: words and labels of one width D to logits."""
+class WordReader(nn.Module):
+    """What reads the words between the encoder and the head: an LSTM, or nothing."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         D = config.hidden_size
-        is_paper = config.span_mode == "paper"
-        self.span = PaperSpanHead(config) if is_paper else MarkerV0SpanHead(config)
-        self.label = TwoLayers(D, D if is_paper else 4 * D, D, config.dropout)
         self.rnn: nn.LSTM | None = None
         if config.num_rnn_layers > 0:
             self.rnn = nn.LSTM(
@@ -108,6 +105,17 @@ class Heads(nn.Module):
             read, batch_first=True, total_length=words.shape[1]
         )
         return padded  # (B, L, D)
+
+
+class Heads(WordReader):
+    """Everything above the encoder: words and labels of one width D to logits."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        D = config.hidden_size
+        is_paper = config.span_mode == "paper"
+        self.span = PaperSpanHead(config) if is_paper else MarkerV0SpanHead(config)
+        self.label = TwoLayers(D, D if is_paper else 4 * D, D, config.dropout)
 
     def fold_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Fold labels (..., D) into the span head: directions (..., H), offsets (...)."""

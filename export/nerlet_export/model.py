@@ -1,9 +1,11 @@
-"""The span model of the paper: prompts -> logits for every span and label.
+"""The models: prompts -> logits for every span and label, or for every word and label.
 
-Two forms of one network, equal up to rounding (tests/export/test_model.py):
+The span model has two forms of one network, equal up to rounding (tests/export/test_model.py):
 
 * `forward`, the reference's signature over padded prompts: what is exported and verified;
 * `score_batch`, over packed training batches: no padding, each distinct label encoded once.
+
+The token-level model has the first alone: it is read and converted, not trained.
 
 Axes: B texts, L words, K widths, T pieces, C labels, D width, H hidden width of the span head.
 """
@@ -16,18 +18,36 @@ from nerlet_export.config import ModelConfig
 from nerlet_export.data import Batch
 from nerlet_export.encoder import Encoder, label_blocks
 from nerlet_export.heads import Heads
+from nerlet_export.token_heads import TokenHeads
 
 
-class SpanModel(nn.Module):
-    """Encoder and heads.
-
-    Source: GLiNER (Zaratiana et al., 2023), section 2; gliner 0.2.29 for markerV0 and the LSTM.
-    """
+class Model(nn.Module):
+    """An encoder, and how words and labels are taken from it; heads are the kinds' own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
+
+    def pool_labels(self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Make each label's vector from its block of pieces: the mean, or the [ENT] position."""
+        is_ent = (input_ids == self.config.class_token_index) & (attention_mask > 0)
+        block = label_blocks(input_ids, self.config.class_token_index)  # (B, T)
+        if self.config.label_pooling == "first":
+            block = torch.where(is_ent, is_ent.to(torch.int64).cumsum(1), 0)
+        numbers = _count_from_one(is_ent.sum(1).max(), hidden.device)
+        is_part = (block[:, None, :] == numbers[:, None]).to(hidden.dtype)  # (B, C, T)
+        return is_part @ hidden / is_part.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+class SpanModel(Model):
+    """Scores every span of up to `max_width` words.
+
+    Source: GLiNER (Zaratiana et al., 2023), section 2; gliner 0.2.29 for markerV0 and the LSTM.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.heads = Heads(config)
 
     def forward(
@@ -58,7 +78,7 @@ class SpanModel(nn.Module):
             the text or of labels that a prompt does not have mean nothing.
         """
         hidden = self.encoder(input_ids, attention_mask, word_shapes)  # (B, T, D)
-        labels = self._pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
+        labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
         directions, offsets = self.heads.fold_labels(labels)  # (B, C, H), (B, C)
         L = span_idx.shape[1] // self.config.max_width
         words = _gather_words(hidden, words_mask, L)  # (B, L, D)
@@ -93,16 +113,6 @@ class SpanModel(nn.Module):
         # Joined first and offset then: constant slices and few nodes, which short texts feel
         return torch.cat(scored, dim=2).unflatten(2, (K, -1)) + offsets[:, None, None]
 
-    def _pool_labels(self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Make each label's vector from its block of pieces: the mean, or the [ENT] position."""
-        is_ent = (input_ids == self.config.class_token_index) & (attention_mask > 0)
-        block = label_blocks(input_ids, self.config.class_token_index)  # (B, T)
-        if self.config.label_pooling == "first":
-            block = torch.where(is_ent, is_ent.to(torch.int64).cumsum(1), 0)
-        numbers = _count_from_one(is_ent.sum(1).max(), hidden.device)
-        is_part = (block[:, None, :] == numbers[:, None]).to(hidden.dtype)  # (B, C, T)
-        return is_part @ hidden / is_part.sum(-1, keepdim=True).clamp(min=1.0)
-
     def score_batch(self, batch: Batch) -> Tensor:
         """Score the spans of a training batch against each text's labels: logits (B, S, C)."""
         hidden = self.encoder.encode_packed(batch.pieces)  # (N, D)
@@ -117,6 +127,48 @@ class SpanModel(nn.Module):
             directions[batch.labels],
         )
         return logits + offsets[batch.labels][:, None]
+
+
+class TokenModel(Model):
+    """Scores every word as start, end and inside of each label's spans.
+
+    Source: gliner 0.2.29, token-level models.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.heads = TokenHeads(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        words_mask: Tensor,
+        text_lengths: Tensor,
+        word_shapes: Tensor | None = None,
+    ) -> Tensor:
+        """Score every word of padded prompts; the reference's inputs and output.
+
+        Args:
+            input_ids: As in `SpanModel.forward`, and so are the others.
+            attention_mask: 1 for a piece.
+            words_mask: n at the first piece of the n-th word.
+            text_lengths: Words of each text.
+            word_shapes: Shape of each piece's word.
+
+        Returns:
+            Logits of start, end and inside, float32, (B, L, C, 3); cells past a text or of labels
+            that a prompt does not have mean nothing.
+        """
+        hidden = self.encoder(input_ids, attention_mask, word_shapes)  # (B, T, D)
+        labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
+        words = _gather_words(hidden, words_mask, text_lengths.max())  # (B, L, D)
+        return self.heads.score(words, text_lengths[:, 0], labels)
+
+
+def make_model(config: ModelConfig) -> Model:
+    """Make a model of the kind that its config says."""
+    return TokenModel(config) if config.architecture == "token" else SpanModel(config)
 
 
 def _gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:

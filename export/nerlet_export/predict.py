@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nerlet.batch import make_batch as make_tensors
 from nerlet.bundle import find_positions
 from nerlet.decode import Span, select_spans
-from nerlet.prompt import count_fitting
+from nerlet.entities import to_given_words
+from nerlet.prompt import build_prompt, count_fitting
 from nerlet.scores import find_candidates
+from nerlet.token_scores import find_token_candidates
 from nerlet.words import word_shape
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.data import Batch, Example, Layout, count_room, make_batch
@@ -24,7 +27,7 @@ class TorchPredictor:
     """Words and labels to spans, as `nerlet.evaluate` asks for them."""
 
     def __init__(self, checkpoint: Checkpoint, *, threshold: float, nested: bool = False) -> None:
-        self._model = checkpoint.model
+        self._model = checkpoint.span_model
         self._encoder = checkpoint.pieces
         self._layout = prompt_layout(checkpoint)
         self._threshold = threshold
@@ -78,6 +81,43 @@ class TorchPredictor:
             )
             found.append(select_spans(candidates, nested=self._nested, multi_label=False))
         return found
+
+
+class TokenPredictor:
+    """The same of a token-level model, one sentence after the other."""
+
+    def __init__(self, checkpoint: Checkpoint, *, threshold: float, nested: bool = False) -> None:
+        self._checkpoint = checkpoint
+        self._encoder = checkpoint.pieces
+        self._threshold = threshold
+        self._nested = nested
+
+    @torch.inference_mode()
+    def __call__(
+        self, sentences: Sequence[Sequence[str]], labels: Sequence[str]
+    ) -> list[list[Span]]:
+        """Find the spans of each sentence, as far as the model takes it."""
+        pieces = self._encoder.encode_units(list(dict.fromkeys(labels)))
+        return [self._find(words, pieces) if words else [] for words in sentences]
+
+    def _find(self, words: Sequence[str], labels: Sequence[Sequence[int]]) -> list[Span]:
+        config = self._checkpoint.model.config
+        prompt = build_prompt(
+            self._encoder,
+            labels,
+            self._encoder.encode_units(list(words)),
+            max_len=config.max_len,
+            max_positions=find_positions(config.encoder, self._checkpoint.tokenizer_config),
+            word_shapes=[word_shape(word) for word in words],
+        )
+        if not len(prompt.kept_words):
+            return []
+        feeds = make_tensors([prompt], None, word_shapes=config.word_shapes)
+        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        logits = self._checkpoint.model(**tensors)[0].numpy()  # (L, C, 3)
+        found = find_token_candidates(logits, threshold=self._threshold)
+        spans = select_spans(found, nested=self._nested, multi_label=False)
+        return to_given_words(spans, prompt.kept_words)
 
 
 def prompt_layout(checkpoint: Checkpoint) -> Layout:

@@ -38,6 +38,11 @@ class Sample:
     labels: tuple[tuple[str, ...], ...]
     feeds: dict[str, Tensor]
 
+    @property
+    def is_of_spans(self) -> bool:
+        """Whether it is a span model's; else a token-level one's."""
+        return "span_mask" in self.feeds
+
 
 def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
     """Draw texts of 1 to 60 words with 1 to 13 labels each, as one padded batch.
@@ -58,7 +63,7 @@ def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
         labels.append(tuple(str(label) for label in rng.permutation(_LABELS)[:count]))
     prompts = [make_prompt(checkpoint, text, own) for text, own in zip(texts, labels, strict=True)]
     config = checkpoint.model.config
-    feeds = make_batch(prompts, config.max_width, word_shapes=config.word_shapes)
+    feeds = make_batch(prompts, config.span_width, word_shapes=config.word_shapes)
     return Sample(tuple(texts), tuple(labels), feeds)
 
 

@@ -47,7 +47,7 @@ class Teacher:
             InputError: It splits words into other pieces, or takes spans of another width.
         """
         self.share = share
-        self._model = checkpoint.model.eval()
+        self._model = checkpoint.span_model.eval()
         self._layout = prompt_layout(checkpoint)
         self._precision = precision
         own, read = checkpoint.tokenizer.get_vocab(), student.tokenizer.get_vocab()

@@ -76,7 +76,7 @@ def train(
     _check_directory(settings, resume=resume)
     device = _set_up(settings)
     checkpoint = _start(settings)
-    model = checkpoint.model.to(device)
+    model = checkpoint.span_model.to(device)
     optimizer = make_optimizer(model, settings.optimization)
     mean = RunningMean(model, settings.optimization.average)
     checkpoint = replace(checkpoint, model=mean.model)

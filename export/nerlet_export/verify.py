@@ -23,11 +23,13 @@ from nerlet.prompt import Prompt
 from nerlet.scores import find_candidates, sigmoid
 from nerlet.sessions import Sessions
 from nerlet.threads import count_usable_threads
+from nerlet.token_scores import find_token_candidates
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.compare import DataReport, agreement
 from nerlet_export.config import ModelConfig
-from nerlet_export.graph import INPUTS, OUTPUT, SHAPES_INPUT
+from nerlet_export.graph import OUTPUT, SHAPES_INPUT, input_ports, output_axes
 from nerlet_export.samples import Sample, draw_sample, make_prompt
+from nerlet_export.token_heads import PARTS
 
 Floats = NDArray[np.float32]
 
@@ -98,9 +100,10 @@ def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     """
     defaults = {tensor.name for tensor in model.graph.initializer}
     found = {value.name: value for value in model.graph.input if value.name not in defaults}
-    if list(found) != list(INPUTS):
-        raise GraphError(f"graph inputs are {list(found)}, expected {list(INPUTS)}")
-    for name, (dtype, axes) in INPUTS.items():
+    inputs = input_ports(config)
+    if list(found) != list(inputs):
+        raise GraphError(f"graph inputs are {list(found)}, expected {list(inputs)}")
+    for name, (dtype, axes) in inputs.items():
         _check_value(found[name], dtype, axes)
     optional = [value.name for value in model.graph.input if value.name in defaults]
     expected = [SHAPES_INPUT] if config.word_shapes else []
@@ -109,8 +112,7 @@ def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     (output,) = model.graph.output
     if output.name != OUTPUT:
         raise GraphError(f"graph output is {output.name!r}, expected {OUTPUT!r}")
-    axes_out = ("batch", "words", config.max_width, "labels")
-    _check_value(output, onnx.TensorProto.FLOAT, axes_out)
+    _check_value(output, onnx.TensorProto.FLOAT, output_axes(config))
 
 
 def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, ...]) -> None:
@@ -217,16 +219,15 @@ def compare_sessions(
     exact, rough = [], []
     counts = count_matches((), ())
     for sample in samples:
+        find = find_spans if sample.is_of_spans else find_token_spans
         logits = [run_graph(own, sample.feeds) for own in (float_session, other_session)]
         known = known_cells(sample)
         exact.append(logits[0][known])
         rough.append(logits[1][known])
         lengths = sample.feeds["text_lengths"][:, 0].tolist()
         for row, (length, labels) in enumerate(zip(lengths, sample.labels, strict=True)):
-            spans = [
-                {_key(span) for span in find_spans(own[row, :length, :, : len(labels)], threshold)}
-                for own in logits
-            ]
+            cut = cut_padding(sample, row, length, len(labels))
+            spans = [{_key(span) for span in find(own[cut], threshold)} for own in logits]
             counts += count_matches(spans[0], spans[1])
     a, b = np.concatenate(exact), np.concatenate(rough)
     drift = np.abs(sigmoid(a) - sigmoid(b))
@@ -240,9 +241,21 @@ def compare_sessions(
     )
 
 
+def cut_padding(sample: Sample, row: int, words: int, labels: int) -> tuple[slice | int, ...]:
+    """Where a text's own logits stand in its batch's."""
+    whole = (slice(None),) if sample.is_of_spans else ()
+    return row, slice(words), *whole, slice(labels)
+
+
 def find_spans(logits: Floats, threshold: float) -> list[Span]:
     """Decode one text's logits (L, K, C), flat."""
     candidates = find_candidates(logits, threshold=threshold)
+    return select_spans(candidates, nested=False, multi_label=False)
+
+
+def find_token_spans(logits: Floats, threshold: float) -> list[Span]:
+    """Decode one text's logits (L, C, 3) of a token-level model, flat."""
+    candidates = find_token_candidates(logits, threshold=threshold)
     return select_spans(candidates, nested=False, multi_label=False)
 
 
@@ -279,15 +292,19 @@ def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
 
 
 def known_cells(sample: Sample) -> NDArray[np.bool_]:
-    """Which cells of the logits mean something: spans in the text, labels in the prompt."""
-    mask = sample.feeds["span_mask"].astype(np.bool_)
-    lengths = sample.feeds["text_lengths"]
-    K = mask.shape[1] // int(lengths.max())
-    spans = mask.reshape(len(mask), -1, K)  # (B, L, K)
+    """Which cells of logits mean something: spans or words of the text, labels of the prompt."""
+    lengths = sample.feeds["text_lengths"]  # (B, 1)
+    L = int(lengths.max())
     counts = np.array([len(labels) for labels in sample.labels])
     is_label = np.arange(counts.max())[None, :] < counts[:, None]  # (B, C)
-    known: NDArray[np.bool_] = spans[..., None] & is_label[:, None, None, :]
-    return known
+    if not sample.is_of_spans:
+        is_word = np.arange(L) < lengths  # (B, L)
+        known = is_word[:, :, None] & is_label[:, None]  # (B, L, C)
+        return np.broadcast_to(known[..., None], (*known.shape, PARTS))
+    mask = sample.feeds["span_mask"].astype(np.bool_)
+    spans = mask.reshape(len(mask), L, -1)  # (B, L, K)
+    cells: NDArray[np.bool_] = spans[..., None] & is_label[:, None, None, :]
+    return cells
 
 
 def as_figures(report: "FloatReport | PartsReport | DriftReport | DataReport") -> dict[str, object]:

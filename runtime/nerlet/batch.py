@@ -16,13 +16,13 @@ Tensor = NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]
 
 
 def make_batch(
-    prompts: Sequence[Prompt], max_width: int, *, word_shapes: bool = False, length: int = 0
+    prompts: Sequence[Prompt], max_width: int | None, *, word_shapes: bool = False, length: int = 0
 ) -> dict[str, Tensor]:
     """Return the graph's inputs for some prompts, padded on the right with zeros.
 
     Args:
         prompts: At least one, each with at least one word.
-        max_width: K, the widest span in words.
+        max_width: K, the widest span in words; None: leave out the inputs of spans.
         word_shapes: Add the optional input `word_shapes`.
         length: T is at least this.
 
@@ -47,15 +47,14 @@ def make_batch(
         attention_mask[row, : len(prompt.ids)] = 1
         words_mask[row, prompt.word_starts] = np.arange(1, lengths[row] + 1)
         shapes[row, : len(prompt.ids)] = prompt.shapes
-    span_idx, span_mask = _list_spans(lengths, max_width)
     tensors: dict[str, Tensor] = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "words_mask": words_mask,
         "text_lengths": lengths[:, None],
-        "span_idx": span_idx,
-        "span_mask": span_mask,
     }
+    if max_width is not None:
+        tensors["span_idx"], tensors["span_mask"] = _list_spans(lengths, max_width)
     if word_shapes:
         tensors["word_shapes"] = shapes
     return tensors

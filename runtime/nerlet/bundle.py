@@ -71,6 +71,7 @@ _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm"}
 )
 _GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
+_TOKEN_LEVEL = "token_level"  # a span_mode
 _NO_LIMIT = 1_000_000  # tokenizers write 1e30 for "no limit"
 
 
@@ -90,6 +91,7 @@ class Bundle:
         threshold: The bundle's own threshold, None where it has none.
         manifest: What `nerlet.json` says; None for an export of the reference's layout.
         label_thresholds: The bundle's own thresholds of single labels.
+        architecture: "span" or "token", as in the manifest.
         is_isolated: Labels do not see each other, and have positions of their own.
         label_graph_path: The ONNX file that reads one label; None where there is only the whole.
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
@@ -107,6 +109,7 @@ class Bundle:
     threshold: float | None
     manifest: Manifest | None
     label_thresholds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str = "span"
     is_isolated: bool = False
     label_graph_path: Path | None = None
     text_graph_path: Path | None = None
@@ -175,6 +178,7 @@ def _open_ours(directory: Path) -> Bundle:
         threshold=manifest.threshold,
         manifest=manifest,
         label_thresholds=manifest.label_thresholds,
+        architecture=manifest.architecture,
         is_isolated=manifest.label_attention == "isolated",
         label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
@@ -200,7 +204,7 @@ def _check_file(path: Path, record: FileRecord) -> None:
 def _open_reference_export(directory: Path) -> Bundle:
     config_path = directory / CONFIG_NAME
     config = {**_DEFAULTS, **_drop_nulls(read_json(config_path))}
-    _check_architecture(config, config_path)
+    architecture = _read_architecture(config, config_path)
     tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
     return Bundle(
         path=directory,
@@ -213,6 +217,7 @@ def _open_reference_export(directory: Path) -> Bundle:
         max_positions=_find_positions(config, directory),
         threshold=None,
         manifest=None,
+        architecture=architecture,
     )
 
 
@@ -220,17 +225,15 @@ def _drop_nulls(config: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _check_architecture(config: Mapping[str, object], path: Path) -> None:
-    """Refuse what this version would run wrongly."""
+def _read_architecture(config: Mapping[str, object], path: Path) -> str:
+    """Return the architecture by the config's content; refuse what would be run wrongly."""
     found = next((name for key, name in _OTHER_ARCHITECTURES.items() if config.get(key)), None)
-    if config["span_mode"] == "token_level":
-        found = found or "a token-level model"
     if "streaming" in str(config.get("model_type", "")):
         found = found or "a streaming model"
     if found:
         raise BundleError(
-            f"{path}: expected a span model with one encoder, found {found}; "
-            "this version of nerlet reads span models only"
+            f"{path}: expected a span or token-level model with one encoder, found {found}; "
+            "this version of nerlet reads no other"
         )
     for key in ("subtoken_pooling", "words_splitter_type"):
         if config[key] != _DEFAULTS[key]:
@@ -238,6 +241,7 @@ def _check_architecture(config: Mapping[str, object], path: Path) -> None:
                 f"{path}: expected {key} {_DEFAULTS[key]!r}, found {config[key]!r}; "
                 "this version of nerlet reads no other"
             )
+    return "token" if config["span_mode"] == _TOKEN_LEVEL else "span"
 
 
 def _read_count(config: Mapping[str, object], key: str, path: Path) -> int:

@@ -111,6 +111,11 @@ class CachedGraph:
         (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
         return np.take(logits[0], read.columns, axis=2)
 
+    @staticmethod
+    def no_logits(labels: int) -> NDArray[np.float32]:
+        """Of a text that has no word which the model reads."""
+        return np.zeros((0, 1, labels), dtype=np.float32)
+
     def _read(self, labels: LabelPieces) -> _Labels:
         """Read the labels that are not kept, and join all; the last ones joined are kept, too."""
         with self._reading:

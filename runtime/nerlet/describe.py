@@ -40,7 +40,7 @@ def _describe_identity(bundle: Bundle) -> Section:
         return [
             ("name", bundle.path.resolve().name),
             ("origin", f"a GLiNER export without {MANIFEST_NAME}: not recorded, nor the licence"),
-            ("architecture", "span"),
+            ("architecture", bundle.architecture),
             *place,
             *_describe_files(bundle),
         ]

@@ -34,6 +34,7 @@ _INPUTS = {
     "span_idx": _Port("tensor(int64)", 3),  # (B, L*K, 2)
     "span_mask": _Port("tensor(bool)", 2),  # (B, L*K)
 }
+_TOKEN_INPUTS = {name: _INPUTS[name] for name in list(_INPUTS)[:4]}
 _WORD_SHAPES = "word_shapes"
 _WORD_SHAPES_PORT = _Port("tensor(int64)", 2)  # (B, T)
 _OUTPUT = "logits"
@@ -66,12 +67,9 @@ class Graph:
         self.selector = selector
         self._max_width = max_width
         session, path = sessions.main, sessions.path
-        _check_inputs({arg.name: arg for arg in session.get_inputs()}, path)
-        _check_output({arg.name: arg for arg in session.get_outputs()}, path, max_width)
-        optional = {arg.name: arg for arg in session.get_overridable_initializers()}
-        self.has_word_shapes = _WORD_SHAPES in optional
-        if self.has_word_shapes:
-            _check_port(optional[_WORD_SHAPES], _WORD_SHAPES_PORT, path)
+        _check_inputs(session, path, _INPUTS, "a span model")
+        _check_width(_check_output(session, path), path, max_width)
+        self.has_word_shapes = _has_word_shapes(session, path)
 
     def run(
         self, feeds: Mapping[str, Tensor], label_count: int, *, one_thread: bool = False
@@ -90,6 +88,16 @@ class Graph:
         (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
         self._check_shape(logits.shape, feeds["text_lengths"], label_count)
         return logits
+
+    @staticmethod
+    def cut_padding(logits: NDArray[np.float32], words: int, labels: int) -> NDArray[np.float32]:
+        """Return a text's own logits, (L, K, C), out of a batch's."""
+        return logits[:words, :, :labels]
+
+    @staticmethod
+    def no_logits(labels: int) -> NDArray[np.float32]:
+        """Of a text that has no word which the model reads."""
+        return np.zeros((0, 1, labels), dtype=np.float32)
 
     def run_to_candidates(
         self,
@@ -123,36 +131,126 @@ class Graph:
             )
 
 
-def _check_inputs(inputs: Mapping[str, ort.NodeArg], path: Path) -> None:
-    found = set(inputs)
-    if found == set(_INPUTS) - {"span_idx", "span_mask"}:
+class TokenGraph:
+    """The open graph of a token-level model; `run` may be called from several threads at once.
+
+    Attributes:
+        sessions: Where it runs.
+        has_word_shapes: The graph takes the optional input `word_shapes`.
+    """
+
+    def __init__(self, sessions: Sessions, ent_id: int, sep_id: int) -> None:
+        """Check the signature, and find by a run which of two layouts its logits have.
+
+        Args:
+            sessions: Of the graph.
+            ent_id: Id of the marker before each label.
+            sep_id: Id of the marker between labels and words.
+
+        Raises:
+            GraphError: Inputs or output are not those of a token-level model.
+
+        Source: the reference exports (B, L, C, 3) since 2025-11 and (3, B, L, C) before; names of
+        axes in newer files still tell of the older layout.
+        """
+        self.sessions = sessions
+        session, path = sessions.main, sessions.path
+        _check_inputs(session, path, _TOKEN_INPUTS, "a token-level model")
+        _check_output(session, path)
+        self.has_word_shapes = _has_word_shapes(session, path)
+        ids = np.array([[ent_id, 0, sep_id, 0, 0]], dtype=np.int64)
+        probe: dict[str, Tensor] = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "words_mask": np.array([[0, 0, 0, 1, 2]], dtype=np.int64),
+            "text_lengths": np.array([[2]], dtype=np.int64),
+        }
+        (logits,) = sessions.run([_OUTPUT], probe)
+        if logits.shape not in ((1, 2, 1, 3), (3, 1, 2, 1)):
+            raise GraphError(
+                f"{path}: expected logits of shape (1, 2, 1, 3) or (3, 1, 2, 1) for a text of two "
+                f"words and one label, found {logits.shape}; the graph is no token-level model's, "
+                "or its marker ids differ from the model's config: export the model again"
+            )
+        self._is_parts_first = logits.shape[0] == 3
+
+    def run(
+        self, feeds: Mapping[str, Tensor], label_count: int, *, one_thread: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the logits of every word and label as start, end and inside, (B, L, C, 3).
+
+        Args:
+            feeds: Tensors of `make_batch`, without those of spans.
+            label_count: C, the most labels in one prompt of the batch.
+            one_thread: As in `Sessions.run`.
+
+        Raises:
+            GraphError: As in `Sessions.run`, or the output has another shape.
+        """
+        logits: NDArray[np.float32]
+        (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
+        if self._is_parts_first:
+            logits = np.moveaxis(logits, 0, -1)
+        lengths = feeds["text_lengths"]
+        expected = (len(lengths), int(lengths.max()), label_count, 3)
+        if logits.shape != expected:
+            raise GraphError(
+                f"{self.sessions.path}: expected logits of shape {expected} (texts, words, labels, "
+                f"start, end and inside), found {logits.shape}; the marker ids of the graph differ "
+                "from the model's config, export the model again"
+            )
+        return logits
+
+    @staticmethod
+    def cut_padding(logits: NDArray[np.float32], words: int, labels: int) -> NDArray[np.float32]:
+        """Return a text's own logits, (L, C, 3), out of a batch's."""
+        return logits[:words, :labels]
+
+    @staticmethod
+    def no_logits(labels: int) -> NDArray[np.float32]:
+        """Of a text that has no word which the model reads."""
+        return np.zeros((0, labels, 3), dtype=np.float32)
+
+
+def _check_inputs(
+    session: ort.InferenceSession, path: Path, expected: Mapping[str, _Port], kind: str
+) -> None:
+    inputs = {arg.name: arg for arg in session.get_inputs()}
+    if set(inputs) != set(expected):
         raise GraphError(
-            f"{path}: expected the inputs of a span model, found those of a token-level model "
-            f"({', '.join(inputs)}); this version of nerlet reads span models only"
+            f"{path}: expected the inputs of {kind}, {', '.join(expected)}, found "
+            f"{', '.join(inputs)}; the graph is of another kind than the model's config says: "
+            "export it again, with `nerlet-export convert` or GLiNER"
         )
-    if found != set(_INPUTS):
-        raise GraphError(
-            f"{path}: expected the inputs {', '.join(_INPUTS)}, found {', '.join(inputs)}; "
-            "export a span model with one encoder again, with `nerlet-export convert` or GLiNER"
-        )
-    for name, port in _INPUTS.items():
+    for name, port in expected.items():
         _check_port(inputs[name], port, path)
 
 
-def _check_output(outputs: Mapping[str, ort.NodeArg], path: Path, max_width: int) -> None:
+def _check_output(session: ort.InferenceSession, path: Path) -> ort.NodeArg:
+    outputs = {arg.name: arg for arg in session.get_outputs()}
     if _OUTPUT not in outputs:
         raise GraphError(
             f"{path}: expected an output {_OUTPUT}, found {', '.join(outputs)}; "
             "export the model again"
         )
-    output = outputs[_OUTPUT]
-    _check_port(output, _OUTPUT_PORT, path)
+    _check_port(outputs[_OUTPUT], _OUTPUT_PORT, path)
+    return outputs[_OUTPUT]
+
+
+def _check_width(output: ort.NodeArg, path: Path, max_width: int) -> None:
     width = output.shape[2] if output.shape else None
     if isinstance(width, int) and width != max_width:
         raise GraphError(
             f"{path}: expected {_OUTPUT} with max_width {max_width} on axis 2, as the model's "
             f"config says, found {width}; export the model again"
         )
+
+
+def _has_word_shapes(session: ort.InferenceSession, path: Path) -> bool:
+    optional = {arg.name: arg for arg in session.get_overridable_initializers()}
+    if _WORD_SHAPES in optional:
+        _check_port(optional[_WORD_SHAPES], _WORD_SHAPES_PORT, path)
+    return _WORD_SHAPES in optional
 
 
 def _check_port(arg: ort.NodeArg, port: _Port, path: Path) -> None:

@@ -29,6 +29,7 @@ REQUIRED_FILES = (CONFIG_NAME, TOKENIZER_NAME, GRAPH_NAME)
 SCHEMA_VERSION = 1
 
 PRECISIONS = ("fp32", "int8")
+ARCHITECTURES = ("span", "token")
 LABEL_ATTENTIONS = ("joint", "isolated")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -70,7 +71,8 @@ class Manifest:
         threshold: The score above which this model's spans are best kept; None: 0.5.
         label_thresholds: The same for single labels, by what the model reads as the label; every
             other label has `threshold`.
-        architecture: "span" is the only one this version reads.
+        architecture: "span" (every span of up to `max_width` words is scored) or "token" (every
+            word, as start, end and inside of spans).
         word_pattern: Regular expression that finds the words.
         word_shapes: The graph has the optional input `word_shapes`.
         label_attention: Whether labels see each other in the encoder ("joint") or not.
@@ -299,7 +301,7 @@ _CHECKS: dict[str, _Check] = {
     "origin": _TEXT,
     "license": _TEXT,
     "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
-    "architecture": (lambda value: value == "span", "span, which is all this version reads"),
+    "architecture": (lambda value: value in ARCHITECTURES, " or ".join(ARCHITECTURES)),
     "max_width": _COUNT,
     "max_len": _COUNT,
     "max_types": _COUNT,

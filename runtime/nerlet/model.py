@@ -26,13 +26,11 @@ from nerlet.arguments import (
     refuse_unknown,
 )
 from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
-from nerlet.cached import CachedGraph
 from nerlet.decode import Candidates, Span, select_spans
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
-from nerlet.graph import Graph
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
-from nerlet.scoring import Scored, Scorer
+from nerlet.scoring import AnyGraph, Scored, Scorer
 from nerlet.words import WordSplitter, as_words, split_words
 
 
@@ -71,7 +69,10 @@ class GLiNER:
     """
 
     def __init__(
-        self, bundle: Bundle, graph: Graph | CachedGraph, split: WordSplitter = split_words
+        self,
+        bundle: Bundle,
+        graph: AnyGraph,
+        split: WordSplitter = split_words,
     ) -> None:
         """Join the parts of a model; `load` does it from a path.
 

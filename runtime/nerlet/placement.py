@@ -10,7 +10,7 @@ from pathlib import Path
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph
 from nerlet.errors import GraphError
-from nerlet.graph import Graph
+from nerlet.graph import Graph, TokenGraph
 from nerlet.manifest import FP16_GRAPH_NAME
 from nerlet.selection import open_selector
 from nerlet.sessions import CPU, CUDA, choose_providers, open_sessions
@@ -18,7 +18,7 @@ from nerlet.sessions import CPU, CUDA, choose_providers, open_sessions
 
 def open_graph(
     bundle: Bundle, device: str, providers: Sequence[str] | None, threads: int | None
-) -> Graph | CachedGraph:
+) -> Graph | TokenGraph | CachedGraph:
     """Open the files of a model that its device runs.
 
     Args:
@@ -45,6 +45,8 @@ def open_graph(
             f"{FP16_GRAPH_NAME} with `nerlet-export convert CHECKPOINT_DIR {bundle.path} --fp16`"
         )
     sessions = open_sessions(path, providers=wanted, threads=threads)
+    if bundle.architecture == "token":
+        return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
     return Graph(sessions, bundle.max_width, open_selector(sessions))
 
 

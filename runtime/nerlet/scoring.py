@@ -20,16 +20,18 @@ from nerlet.batch import Tensor, bucket_length, make_batch
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph, LabelPieces
 from nerlet.decode import Candidates
-from nerlet.graph import Graph
+from nerlet.graph import Graph, TokenGraph
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
 from nerlet.schedule import run_in_groups, run_in_order
 from nerlet.scores import find_candidates
 from nerlet.selection import Selector
+from nerlet.token_scores import find_token_candidates
 from nerlet.words import Word, word_shape
 
 Source = TypeVar("Source", str, list[str])
 Split = Callable[[Source], Sequence[Word]]
 Logits = NDArray[np.float32]
+AnyGraph = Graph | TokenGraph | CachedGraph
 _LABEL_SETS = 64  # whose pieces are kept between calls
 _BATCH_SIZE = 8
 
@@ -43,7 +45,7 @@ class Scored:
         kept_words: Indices of the L words that the graph saw.
         lost_words: How many were cut from the end.
         found: The spans above the thresholds, over the kept words.
-        logits: (L, K, C); None where they stayed on a device.
+        logits: (L, K, C); None where they stayed on a device, or are a token-level model's.
     """
 
     words: Sequence[Word]
@@ -86,7 +88,7 @@ class Scorer:
         graph: Whole or in two parts.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph | CachedGraph) -> None:
+    def __init__(self, bundle: Bundle, graph: AnyGraph) -> None:
         """Join the two.
 
         Args:
@@ -217,8 +219,8 @@ class Scorer:
         scored: list[Scored | None] = [None] * len(items)
         filled = [place for place, item in enumerate(items) if item.words]
         labels = [run.pieces[items[place].task.labels] for place in filled]
-        limits = [np.array(items[place].task.thresholds, np.float32) for place in filled]
-        is_whole = isinstance(self.graph, Graph)
+        limits = [np.array(items[place].task.thresholds) for place in filled]
+        is_whole = not isinstance(self.graph, CachedGraph)
         prompts = [
             self._build_prompt(items[place].words, own if is_whole else ())
             for place, own in zip(filled, labels, strict=True)
@@ -233,7 +235,7 @@ class Scorer:
         self,
         prompts: Sequence[Prompt],
         labels: Sequence[LabelPieces],
-        limits: Sequence[NDArray[np.float32]],
+        limits: Sequence[NDArray[np.float64]],
         run: _Run,
     ) -> list[tuple[Candidates, Logits | None]]:
         """Find the spans of each prompt above its limits, with the logits that come to the host."""
@@ -242,8 +244,14 @@ class Scorer:
             all_logits = [
                 graph.run(prompt, own, one_thread=one_thread)
                 if len(prompt.kept_words)
-                else _no_logits(len(own))
+                else graph.no_logits(len(own))
                 for prompt, own in zip(prompts, labels, strict=True)
+            ]
+        elif isinstance(graph, TokenGraph):
+            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
+            return [
+                (find_token_candidates(logits, threshold=own), None)
+                for logits, own in zip(all_logits, limits, strict=True)
             ]
         elif graph.selector is None or run.with_logits:
             all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
@@ -256,9 +264,9 @@ class Scorer:
         ]
 
     def _run_whole(
-        self, graph: Graph, prompts: Sequence[Prompt], *, one_thread: bool
+        self, graph: Graph | TokenGraph, prompts: Sequence[Prompt], *, one_thread: bool
     ) -> list[Logits]:
-        """Return the logits of each prompt, (L, K, C), without padding."""
+        """Return the logits of each prompt, (L, K, C) or (L, C, 3), without padding."""
         worded = [prompt for prompt in prompts if len(prompt.kept_words)]
         logits: Iterator[Logits] = iter(())
         if worded:
@@ -266,9 +274,9 @@ class Scorer:
             feeds = self._make_batch(graph, worded)
             logits = iter(graph.run(feeds, count, one_thread=one_thread))
         return [
-            next(logits)[: len(prompt.kept_words), :, : prompt.label_count]
+            graph.cut_padding(next(logits), len(prompt.kept_words), prompt.label_count)
             if len(prompt.kept_words)
-            else _no_logits(prompt.label_count)
+            else graph.no_logits(prompt.label_count)
             for prompt in prompts
         ]
 
@@ -277,24 +285,28 @@ class Scorer:
         graph: Graph,
         selector: Selector,
         prompts: Sequence[Prompt],
-        limits: Sequence[NDArray[np.float32]],
+        limits: Sequence[NDArray[np.float64]],
     ) -> list[Candidates]:
         """Return the spans of each prompt above its limits; the logits stay where they are."""
         places = [place for place, prompt in enumerate(prompts) if len(prompt.kept_words)]
         found = [Candidates.none()] * len(prompts)
         if places:
             feeds = self._make_batch(graph, [prompts[place] for place in places])
-            own = graph.run_to_candidates(selector, feeds, [limits[place] for place in places])
+            thresholds = [limits[place].astype(np.float32) for place in places]
+            own = graph.run_to_candidates(selector, feeds, thresholds)
             for place, candidates in zip(places, own, strict=True):
                 found[place] = candidates
         return found
 
-    def _make_batch(self, graph: Graph, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    def _make_batch(
+        self, graph: Graph | TokenGraph, prompts: Sequence[Prompt]
+    ) -> dict[str, Tensor]:
         """Return the tensors of prompts, padded further where the device prefers few lengths."""
         bundle, is_cpu = self._bundle, self.device == "cpu"
         length = 0 if is_cpu else bucket_length(prompts, bundle.max_positions)
         shapes = graph.has_word_shapes
-        return make_batch(prompts, bundle.max_width, word_shapes=shapes, length=length)
+        width = bundle.max_width if isinstance(graph, Graph) else None
+        return make_batch(prompts, width, word_shapes=shapes, length=length)
 
     def _build_prompt(self, words: Sequence[Word], label_pieces: LabelPieces) -> Prompt:
         max_len, max_positions = self._bundle.max_len, self._bundle.max_positions
@@ -315,8 +327,3 @@ class Scorer:
     def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
         limits = (self._bundle.max_len, self._bundle.max_positions)
         warn_of_lost_words(counts, *limits, is_isolated=self._bundle.is_isolated)
-
-
-def _no_logits(labels: int) -> Logits:
-    """Of a text that has no word which the model reads."""
-    return np.zeros((0, 1, labels), dtype=np.float32)

@@ -20,7 +20,7 @@ MAX_WIDTH = 5
 MAX_LEN = 160
 LOGIT_DEVIATION = 2.0  # random models otherwise saturate: all scores 0 or 1, and tied
 # Absolute positions must hold our longest prompts; relative ones are only what they are clipped to.
-_POSITIONS = {"bert": 1200, "deberta-v2": 64}
+_POSITIONS = {"bert": 1200, "deberta-v2": 64, "roberta": 1200}
 # Uncased as most BERTs are, and as they do it drops control and format characters.
 _UNCASED = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _PROBES = ("the cat sat on a mat", "10 % of x-ray", "(a) b c d e f g h i j k l m n o p")
@@ -77,6 +77,37 @@ def make_reference_over(source: Path, width: int, *, has_rnn: bool = False, seed
     return model
 
 
+def make_token_reference(
+    folder: Path, *, encoder: str, is_projected: bool = False, has_rnn: bool = False
+) -> Any:
+    """Make a token-level reference model over an encoder folder, which is written too."""
+    source = write_encoder(folder, encoder)
+    width = 12 if is_projected else ENCODERS[encoder]["hidden_size"]
+    torch.manual_seed(len(encoder) + is_projected + has_rnn)
+    model = gliner.GLiNER.from_config(
+        {
+            "model_name": str(source),
+            "span_mode": "token_level",
+            "hidden_size": width,
+            "num_rnn_layers": int(has_rnn),
+            "max_width": MAX_WIDTH,
+            "max_len": MAX_LEN,
+            "class_token_index": -1,
+            "vocab_size": -1,
+        },
+        backbone_from_pretrained=False,
+    )
+    with torch.no_grad():
+        _draw_weights(model)
+        last = model.model.scorer.out_mlp[-1]
+        logits = _run_probes(model).logits
+        scale = LOGIT_DEVIATION / logits.std((0, 1, 2))
+        last.bias.copy_((last.bias - logits.mean((0, 1, 2))) * scale)
+        last.weight.mul_(scale[:, None])
+        last.bias[2] += 2.0  # spans of several words
+    return model
+
+
 def load_reference(folder: Path, **options: object) -> Any:
     """Load a folder with the reference, its weights strictly."""
     return gliner.GLiNER.from_pretrained(
@@ -102,12 +133,7 @@ def reference_logits(model: Any, texts: Sequence[str], labels: Sequence[str]) ->
 def _enliven(model: Any) -> None:
     """Draw larger weights, so that scores depend on the text, and centre and scale the logits."""
     with torch.no_grad():
-        for parameter in model.model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.3)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        model.eval()
+        _draw_weights(model)
         label = model.model.prompt_rep_layer[-1]
         span = model.model.span_rep_layer.span_rep_layer.out_project[-1]
         output = _run_probes(model)
@@ -116,6 +142,15 @@ def _enliven(model: Any) -> None:
         scale = LOGIT_DEVIATION / _run_probes(model).logits.std()
         label.weight.mul_(scale)
         label.bias.mul_(scale)
+
+
+def _draw_weights(model: Any) -> None:
+    for parameter in model.model.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, 0.3)
+        else:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.eval()
 
 
 def _run_probes(model: Any) -> Any:

@@ -224,7 +224,7 @@ def test_a_new_model_of_an_uncased_encoder_loads_in_the_reference(tmp_path):
     AutoModel.from_config(AutoConfig.from_pretrained(source)).save_pretrained(source)
     checkpoint = start_model(str(source), {"span_mode": "markerV0", "num_rnn_layers": 0})
     with torch.no_grad():
-        for parameter in checkpoint.model.heads.parameters():
+        for parameter in checkpoint.span_model.heads.parameters():
             parameter.normal_(0.0, 0.2)
     save_checkpoint(tmp_path / "checkpoint", checkpoint)
     assert_same_logits(checkpoint, load_reference(tmp_path / "checkpoint"))

@@ -43,7 +43,7 @@ def packed_logits(checkpoint: Checkpoint, sample: Sample) -> np.ndarray:
         label_pieces.update(zip(labels, pieces.encode_units(labels), strict=True))
     batch = make_batch(examples, label_pieces, prompt_layout(checkpoint))
     with torch.inference_mode():
-        return checkpoint.model.score_batch(batch).numpy()
+        return checkpoint.span_model.score_batch(batch).numpy()
 
 
 @pytest.mark.parametrize(("encoder", "settings"), VARIANTS)
@@ -60,7 +60,7 @@ def test_packed_form_equals_padded_form(encoder, settings):
 
 def test_folded_head_is_equation_1():
     """Logit of span (i, j) and label t: FFN([h_i; h_j]) . q_t, plus the constant."""
-    heads = make_checkpoint("bert").model.heads
+    heads = make_checkpoint("bert").span_model.heads
     words, labels = torch.randn(1, 5, 16), torch.randn(1, 3, 16)
     starts, ends = heads.span.endpoints(words)
     directions, offsets = heads.fold_labels(labels)

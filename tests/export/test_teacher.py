@@ -51,7 +51,7 @@ def scores_of_teacher():
     """What the teacher finds where it is asked itself."""
     own = [read(TEACHER, WORDS, ["city", "person"]), read(TEACHER, ["in", "rome"], ["day"])]
     with torch.no_grad():
-        return TEACHER.model.score_batch(batch_of(TEACHER, own)).sigmoid()
+        return TEACHER.span_model.score_batch(batch_of(TEACHER, own)).sigmoid()
 
 
 def test_targets_are_drawn_towards_the_teachers_scores(examples):

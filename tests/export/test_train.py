@@ -305,7 +305,7 @@ def test_schedule_rises_then_falls_along_a_cosine():
 
 
 def test_encoder_and_heads_have_their_own_rates():
-    model = make_checkpoint("bert", word_shapes=True).model
+    model = make_checkpoint("bert", word_shapes=True).span_model
     assert model.encoder.segments is not None
     optimizer = make_optimizer(model, Optimization(encoder_lr=1e-5, head_lr=5e-5))
     rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -316,7 +316,7 @@ def test_encoder_and_heads_have_their_own_rates():
 
 
 def test_lower_layers_move_less():
-    model = make_checkpoint("bert").model
+    model = make_checkpoint("bert").span_model
     options = Optimization(encoder_lr=1e-4, head_lr=1e-3, layer_decay=0.5)
     optimizer = make_optimizer(model, options)
     rates = {id(p): g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -347,7 +347,7 @@ def test_the_running_mean_is_what_checkpoints_hold_and_resumes_exactly(settings,
 
 
 def test_the_running_mean_is_a_mean():
-    model = make_checkpoint("bert").model
+    model = make_checkpoint("bert").span_model
     mean = RunningMean(model, 0.5)
     weight, seen = model.heads.label.first.weight, []
     expected = weight.detach().clone()

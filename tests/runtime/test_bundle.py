@@ -79,7 +79,6 @@ def test_positions_of_encoders(encoder_config, expected):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"span_mode": "token_level"}, "found a token-level model.*span models only"),
         ({"labels_encoder": "x/y"}, "found a bi-encoder"),
         ({"labels_decoder": "x/y"}, "found a model that generates labels"),
         ({"relations_layer": "biaffine"}, "found a joint entity and relation model"),

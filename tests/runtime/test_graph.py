@@ -11,7 +11,7 @@ import nerlet
 from nerlet import sessions
 from nerlet.bundle import default_bundle_path
 from nerlet.errors import GraphError, InputError
-from nerlet.graph import Graph
+from nerlet.graph import Graph, TokenGraph
 from nerlet.sessions import open_sessions
 from tests.toys import MAX_WIDTH, make_graph, make_wordpiece, write_export
 
@@ -70,16 +70,21 @@ def test_word_shapes_are_found_as_an_optional_input(save):
     assert open_graph(save(make_graph(make_wordpiece(), word_shapes=True)), 4).has_word_shapes
 
 
-def test_token_level_graphs_are_refused(save):
-    with pytest.raises(GraphError, match=r"found those of a token-level model.*span models only"):
+def test_a_graph_of_another_kind_than_its_config_is_refused(save):
+    with pytest.raises(GraphError, match=r"the inputs of a span model.*found input_ids"):
         open_graph(save(make_stub(INPUTS[:4])), MAX_WIDTH)
+    with pytest.raises(GraphError, match=r"the inputs of a token-level model.*span_mask;"):
+        TokenGraph(open_sessions(save(make_stub(INPUTS))), 1, 2)
 
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (INPUTS[1:], "expected the inputs input_ids, .*found attention_mask"),
-        ([*INPUTS, ("labels_embeddings", TensorProto.FLOAT, ["C", "D"])], "labels_embeddings; exp"),
+        (INPUTS[1:], "expected the inputs of a span model, input_ids, .*found attention_mask"),
+        (
+            [*INPUTS, ("labels_embeddings", TensorProto.FLOAT, ["C", "D"])],
+            "labels_embeddings; th",
+        ),
         (
             [("input_ids", TensorProto.INT32, ["B", "T"]), *INPUTS[1:]],
             r"expected input_ids as tensor\(int64\) of 2 axes, found tensor\(int32\)",

@@ -67,7 +67,7 @@ def test_keys_with_a_default_may_be_absent():
         ("origin", None),
         ("license", 3),
         ("precision", "fp16"),
-        ("architecture", "token"),
+        ("architecture", "relations"),
         ("max_width", 0),
         ("max_width", True),
         ("max_len", 12.5),
