@@ -321,7 +321,7 @@ OTHERS = {
     "labels_decoder": "gpt2",
     "relations_layer": "biaffine",
     "precomputed_prompts_mode": True,
-    "span_mode": "token_level",
+    "span_mode": "marker",
     "subtoken_pooling": "mean",
     "post_fusion_schema": "l2l-l2t",
     "fuse_layers": True,

@@ -28,7 +28,7 @@ def opened(monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU, CUDA])
     session, names = ort.InferenceSession, []
 
-    def open_session(path, options, providers):
+    def open_session(path, options, providers, **_):
         names.append((path.rpartition("/")[2], providers))
         own = session(path, options, providers=[CPU])
         own.get_providers = lambda: providers
