@@ -37,6 +37,7 @@ from nerlet.words import WordSplitter, as_words, split_words
 def load(
     path: str | Path | None = None,
     *,
+    graph: str | None = None,
     device: str = "cpu",
     providers: Sequence[str] | None = None,
     threads: int | None = None,
@@ -46,6 +47,8 @@ def load(
     Args:
         path: Directory of a bundle, or of any ONNX export of the reference's layout; None: the
             bundle that nerlet ships.
+        graph: Name of the ONNX file to run, such as "model_quantized.onnx", on whatever device;
+            None: the one that suits the device (`exports` says which).
         device: "cpu" or "cuda"; CUDA takes the bundle's half-precision graph where it has one.
         providers: Names of onnxruntime's execution providers, instead of a device.
         threads: CPU threads of one run; None: what affinity and the container's quota allow.
@@ -54,9 +57,9 @@ def load(
         BundleError: The directory is not a whole model that this version reads.
         GraphError: The device cannot be had or runs none of the bundle's graphs, or the graph's
             signature is another.
-        InputError: `threads` is not a whole number of at least 1.
+        InputError: `threads` is not a whole number of at least 1, or there is no such `graph`.
     """
-    bundle = open_bundle(default_bundle_path() if path is None else path)
+    bundle = open_bundle(default_bundle_path() if path is None else path, graph)
     return GLiNER(bundle, open_graph(bundle, device, providers, threads))
 
 
@@ -91,6 +94,7 @@ class GLiNER:
         cls,
         model_id: str | Path,
         *,
+        graph: str | None = None,
         device: str = "cpu",
         providers: Sequence[str] | None = None,
         threads: int | None = None,
@@ -100,7 +104,8 @@ class GLiNER:
 
         Args:
             model_id: A local directory, which never asks the hub, or "owner/name" on it.
-            device: As in `load`, and so are `providers` and `threads`.
+            graph: As in `load`.
+            device: As in `load`.
             providers: As in `load`.
             threads: As in `load`.
             **hub: `revision`, `cache_dir`, `local_files_only`, `token`, as the hub has them.
@@ -109,7 +114,7 @@ class GLiNER:
             NerletError: No such model, an unknown argument, or as in `load`.
         """
         path = find_model(model_id, **hub)
-        return load(path, device=device, providers=providers, threads=threads)
+        return load(path, graph=graph, device=device, providers=providers, threads=threads)
 
     @property
     def manifest(self) -> Manifest | None:
