@@ -31,6 +31,7 @@ from nerlet.entities import Entity, add_class_probs, confine_candidates, to_enti
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
 from nerlet.scoring import AnyGraph, Scored, Scorer
+from nerlet.sessions import CUDA
 from nerlet.words import WordSplitter, as_words, split_words
 
 
@@ -103,7 +104,8 @@ class GLiNER:
         """Load a model under the reference's name for it.
 
         Args:
-            model_id: A local directory, which never asks the hub, or "owner/name" on it.
+            model_id: A local directory, which never asks the hub, or "owner/name" on it. Of that
+                only what runs is fetched: the config, the tokenizer and one graph with its data.
             graph: As in `load`.
             device: As in `load`.
             providers: As in `load`.
@@ -113,7 +115,8 @@ class GLiNER:
         Raises:
             NerletError: No such model, an unknown argument, or as in `load`.
         """
-        path = find_model(model_id, **hub)
+        is_cuda = CUDA in providers if providers else device == "cuda"
+        path = find_model(model_id, graph=graph, is_cuda=is_cuda, **hub)
         return load(path, graph=graph, device=device, providers=providers, threads=threads)
 
     @property
