@@ -117,7 +117,8 @@ def load_systems(options: argparse.Namespace) -> list[System]:
     threshold = model.threshold if own is None else own
     precision = model.manifest.precision if model.manifest else "unknown"
     weights = model.bundle.path / WEIGHTS_NAME
-    weights = weights if weights.exists() else model.bundle.graph_path
+    if model.bundle.graph_path is not None and not weights.exists():
+        weights = model.bundle.graph_path
     card = {
         "name": model.bundle.path.resolve().name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -13,16 +13,13 @@ whole graph is left out. Written: `results/labels.json`.
 import argparse
 import json
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import nerlet
 from harness import machine_card, print_table, time_alternating, timing_fields
-from nerlet.bundle import default_bundle_path, open_bundle
+from nerlet.bundle import GRAPH_NAME, default_bundle_path
 from nerlet.entities import Entity
-from nerlet.graph import Graph
-from nerlet.sessions import open_sessions
 from texts import make_labels, make_text
 
 _RESULTS = Path(__file__).parent / "results"
@@ -84,9 +81,7 @@ def measure(options: argparse.Namespace, threads: int) -> list[dict[str, object]
 
 def open_whole(path: Path, threads: int) -> nerlet.GLiNER:
     """Open a bundle's whole graph alone."""
-    bundle = replace(open_bundle(path), label_graph_path=None, text_graph_path=None)
-    sessions = open_sessions(bundle.graph_path, threads=threads)
-    return nerlet.GLiNER(bundle, Graph(sessions, bundle.max_width))
+    return nerlet.load(path, graph=GRAPH_NAME, threads=threads)
 
 
 def check_same(found: list[Entity], expected: list[Entity], threshold: float) -> None:

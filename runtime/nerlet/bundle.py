@@ -9,7 +9,16 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from nerlet.architectures import read_architecture
 from nerlet.errors import BundleError
+from nerlet.exports import (
+    CPU_ORDER,
+    CUDA_ORDER,
+    check_graphs,
+    choose_graph,
+    find_graph,
+    list_names,
+)
 from nerlet.manifest import (
     CONFIG_NAME,
     FP16_GRAPH_NAME,
@@ -29,6 +38,7 @@ from nerlet.manifest import (
     record_file,
     write_manifest,
 )
+from nerlet.positions import count_positions, find_positions
 
 __all__ = [
     "CONFIG_NAME",
@@ -43,6 +53,7 @@ __all__ = [
     "SpecialToken",
     "count_positions",
     "default_bundle_path",
+    "find_positions",
     "open_bundle",
     "read_manifest",
     "record_file",
@@ -59,20 +70,6 @@ _DEFAULTS: dict[str, object] = {
     "subtoken_pooling": "first",
     "words_splitter_type": "whitespace",
 }
-# Keys that are set only where the checkpoint has another architecture, and its name.
-_OTHER_ARCHITECTURES = {
-    "relations_layer": "a joint entity and relation model",
-    "labels_decoder": "a model that generates labels",
-    "labels_encoder": "a bi-encoder",
-    "precomputed_prompts_mode": "a model with its labels built in",
-}
-# Encoders whose position table starts behind the padding id.
-_OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm"}
-)
-_GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
-_TOKEN_LEVEL = "token_level"  # a span_mode
-_NO_LIMIT = 1_000_000  # tokenizers write 1e30 for "no limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ class Bundle:
 
     Attributes:
         path: The directory.
-        graph_path: The ONNX file.
+        graph_path: The ONNX file that a CPU runs; None: there is only one for CUDA.
         tokenizer: The tokenizer, as its file describes it.
         ent: Marker before each label.
         sep: Marker between labels and words.
@@ -91,15 +88,15 @@ class Bundle:
         threshold: The bundle's own threshold, None where it has none.
         manifest: What `nerlet.json` says; None for an export of the reference's layout.
         label_thresholds: The bundle's own thresholds of single labels.
-        architecture: "span" or "token", as in the manifest.
+        architecture: One of `architectures.READ`.
         is_isolated: Labels do not see each other, and have positions of their own.
         label_graph_path: The ONNX file that reads one label; None where there is only the whole.
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
-        fp16_graph_path: The ONNX file in half precision, for CUDA; None where there is none.
+        cuda_graph_path: The ONNX file that CUDA runs; None: there is only int8, or the like.
     """
 
     path: Path
-    graph_path: Path
+    graph_path: Path | None
     tokenizer: Tokenizer
     ent: SpecialToken
     sep: SpecialToken
@@ -113,7 +110,7 @@ class Bundle:
     is_isolated: bool = False
     label_graph_path: Path | None = None
     text_graph_path: Path | None = None
-    fp16_graph_path: Path | None = None
+    cuda_graph_path: Path | None = None
 
 
 def default_bundle_path() -> Path:
@@ -123,36 +120,39 @@ def default_bundle_path() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "models" / "small"
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, graph: str | None = None) -> Bundle:
     """Read a model directory and check it.
 
     Args:
         path: Our bundle (with `nerlet.json`), or an ONNX export of the reference's layout
-            (`gliner_config.json`, `tokenizer.json` and `model.onnx`, at the root or in `onnx/`).
+            (`gliner_config.json`, `tokenizer.json` and graphs, at the root or in `onnx/`).
+        graph: Name of the ONNX file that every device runs; None: each its own.
 
     Raises:
         BundleError: Not a model directory; a file missing, damaged or with another hash; another
             schema; an architecture that this version does not run; markers that are not in the
             tokenizer.
+        InputError: The directory has no such graph.
     """
     directory = Path(path)
     if not directory.is_dir():
         found = "a file" if directory.exists() else "nothing"
         raise BundleError(
             f"{directory}: expected a model directory, found {found}; "
-            f"give the directory that holds {GRAPH_NAME}"
+            f"give the directory that holds {GRAPH_NAME}, or fetch a model from the Hugging Face "
+            "hub with GLiNER.from_pretrained"
         )
     if (directory / MANIFEST_NAME).exists():
-        return _open_ours(directory)
+        return _open_ours(directory, graph)
     if (directory / CONFIG_NAME).exists():
-        return _open_reference_export(directory)
+        return _open_reference_export(directory, graph)
     raise BundleError(
         f"{directory}: expected {MANIFEST_NAME} or {CONFIG_NAME}, found neither; "
         "give the directory of a nerlet bundle or of a GLiNER model exported to ONNX"
     )
 
 
-def _open_ours(directory: Path) -> Bundle:
+def _open_ours(directory: Path, graph: str | None) -> Bundle:
     manifest = read_manifest(directory)
     for name, record in manifest.files.items():
         _check_file(directory / name, record)
@@ -165,10 +165,11 @@ def _open_ours(directory: Path) -> Bundle:
                 f"{directory / TOKENIZER_NAME}: expected the id {token.id} for {token.text!r}, as "
                 f"{MANIFEST_NAME} says, found {found}; export the model again"
             )
-    has_parts = {LABEL_GRAPH_NAME, TEXT_GRAPH_NAME} <= manifest.files.keys()
+    cpu, cuda = _place_own_graphs(directory, manifest, graph)
+    has_parts = graph is None and {LABEL_GRAPH_NAME, TEXT_GRAPH_NAME} <= manifest.files.keys()
     return Bundle(
         path=directory,
-        graph_path=directory / GRAPH_NAME,
+        graph_path=cpu,
         tokenizer=tokenizer,
         ent=ent,
         sep=sep,
@@ -182,8 +183,21 @@ def _open_ours(directory: Path) -> Bundle:
         is_isolated=manifest.label_attention == "isolated",
         label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
-        fp16_graph_path=directory / FP16_GRAPH_NAME if FP16_GRAPH_NAME in manifest.files else None,
+        cuda_graph_path=cuda,
     )
+
+
+def _place_own_graphs(
+    directory: Path, manifest: Manifest, graph: str | None
+) -> tuple[Path, Path | None]:
+    """Return the whole graphs that the CPU and CUDA run."""
+    names = [name for name in (GRAPH_NAME, FP16_GRAPH_NAME) if name in manifest.files]
+    if graph is not None:
+        named = directory / find_graph(names, graph, directory)
+        return named, named
+    if FP16_GRAPH_NAME in names:
+        return directory / GRAPH_NAME, directory / FP16_GRAPH_NAME
+    return directory / GRAPH_NAME, None if manifest.precision == "int8" else directory / GRAPH_NAME
 
 
 def _check_file(path: Path, record: FileRecord) -> None:
@@ -201,14 +215,16 @@ def _check_file(path: Path, record: FileRecord) -> None:
         )
 
 
-def _open_reference_export(directory: Path) -> Bundle:
+def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
     config_path = directory / CONFIG_NAME
     config = {**_DEFAULTS, **_drop_nulls(read_json(config_path))}
-    architecture = _read_architecture(config, config_path)
+    architecture = read_architecture(config, config_path)
+    _check_settings(config, config_path)
+    cpu, cuda = _place_graphs(directory, graph)
     tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
     return Bundle(
         path=directory,
-        graph_path=_find_graph(directory),
+        graph_path=cpu,
         tokenizer=tokenizer,
         ent=_find_marker(tokenizer, config["ent_token"], directory),
         sep=_find_marker(tokenizer, config["sep_token"], directory),
@@ -218,6 +234,7 @@ def _open_reference_export(directory: Path) -> Bundle:
         threshold=None,
         manifest=None,
         architecture=architecture,
+        cuda_graph_path=cuda,
     )
 
 
@@ -225,23 +242,25 @@ def _drop_nulls(config: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _read_architecture(config: Mapping[str, object], path: Path) -> str:
-    """Return the architecture by the config's content; refuse what would be run wrongly."""
-    found = next((name for key, name in _OTHER_ARCHITECTURES.items() if config.get(key)), None)
-    if "streaming" in str(config.get("model_type", "")):
-        found = found or "a streaming model"
-    if found:
-        raise BundleError(
-            f"{path}: expected a span or token-level model with one encoder, found {found}; "
-            "this version of nerlet reads no other"
-        )
+def _check_settings(config: Mapping[str, object], path: Path) -> None:
+    """Refuse what this version would run wrongly."""
     for key in ("subtoken_pooling", "words_splitter_type"):
         if config[key] != _DEFAULTS[key]:
             raise BundleError(
                 f"{path}: expected {key} {_DEFAULTS[key]!r}, found {config[key]!r}; "
                 "this version of nerlet reads no other"
             )
-    return "token" if config["span_mode"] == _TOKEN_LEVEL else "span"
+
+
+def _place_graphs(directory: Path, graph: str | None) -> tuple[Path | None, Path | None]:
+    """Return the graphs of an export that the CPU and CUDA run."""
+    names = list_names(directory)
+    if graph is not None:
+        named = directory / find_graph(names, graph, directory)
+        return named, named
+    check_graphs(names, directory)
+    cpu, cuda = choose_graph(names, CPU_ORDER), choose_graph(names, CUDA_ORDER)
+    return directory / cpu if cpu else None, directory / cuda if cuda else None
 
 
 def _read_count(config: Mapping[str, object], key: str, path: Path) -> int:
@@ -252,18 +271,6 @@ def _read_count(config: Mapping[str, object], key: str, path: Path) -> int:
             "export the model again"
         )
     return value
-
-
-def _find_graph(directory: Path) -> Path:
-    for place in _GRAPH_PLACES:
-        if (directory / place).is_file():
-            return directory / place
-    others = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.onnx"))
-    found = f"only {', '.join(others)}: copy or rename one" if others else "no ONNX file"
-    raise BundleError(
-        f"{directory}: expected {' or '.join(_GRAPH_PLACES)}, found {found}; a PyTorch checkpoint "
-        "becomes a bundle with: nerlet-export convert CHECKPOINT_DIR OUT_DIR"
-    )
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:
@@ -291,25 +298,6 @@ def _find_marker(tokenizer: Tokenizer, text: object, directory: Path) -> Special
     return SpecialToken(str(text), marker_id)
 
 
-def find_positions(encoder: Mapping[str, object], tokenizer: Mapping[str, object]) -> int | None:
-    """Return how many pieces a model takes: the encoder's limit or the tokenizer's, if smaller.
-
-    Args:
-        encoder: The encoder's `config.json`; empty where there is none.
-        tokenizer: The `tokenizer_config.json`; empty where there is none.
-
-    Returns:
-        The limit, special pieces included, or None.
-
-    Source: GLiNER's processor, which truncates to the tokenizer's limit.
-    """
-    limit = tokenizer.get("model_max_length")
-    limits = [count_positions(encoder)]
-    if isinstance(limit, int | float) and limit < _NO_LIMIT:
-        limits.append(int(limit))
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def _find_positions(config: Mapping[str, object], directory: Path) -> int | None:
     """Return the limit of a reference export, from its files."""
     encoder = config.get("encoder_config")
@@ -317,24 +305,3 @@ def _find_positions(config: Mapping[str, object], directory: Path) -> int | None
     return find_positions(
         encoder if isinstance(encoder, dict) else {}, read_json(path) if path.exists() else {}
     )
-
-
-def count_positions(encoder_config: Mapping[str, object]) -> int | None:
-    """Return how many pieces a Hugging Face encoder takes, special ones included.
-
-    Args:
-        encoder_config: The encoder's `config.json`.
-
-    Returns:
-        The limit, or None where positions are only relative (DeBERTa-v2 and v3, T5).
-    """
-    size = encoder_config.get("max_position_embeddings")
-    kind = encoder_config.get("model_type")
-    if not isinstance(size, int) or size < 1:
-        return None
-    if kind in ("deberta", "deberta-v2"):
-        return size if encoder_config.get("position_biased_input", True) else None
-    padding = encoder_config.get("pad_token_id")
-    if kind in _OFFSET_POSITIONS:
-        return size - (padding if isinstance(padding, int) else 1) - 1
-    return size

@@ -98,6 +98,7 @@ def _add_extract(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--multi-label", action="store_true", help="let one span have several of the types"
     )
     _add_model(command)
+    _add_graph(command)
     command.add_argument(
         "--format",
         choices=("table", "jsonl"),
@@ -112,6 +113,7 @@ def _add_info(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     command.set_defaults(run=info)
     command.add_argument("model", nargs="?", metavar="DIR", help="default: the model shipped")
+    _add_graph(command)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -127,6 +129,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "data", metavar="DATA", help="a .jsonl or .jsonl.gz file, or a folder of such files"
     )
     _add_model(command)
+    _add_graph(command)
     _add_threshold(command)
     command.add_argument("--json", action="store_true", help="print one JSON object, in percent")
     command.add_argument("--per-type", action="store_true", help="the figures of each type, too")
@@ -175,6 +178,15 @@ def _add_calibrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", metavar="DIR", help="model directory (default: the one shipped)"
+    )
+
+
+def _add_graph(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--graph",
+        metavar="FILE",
+        help="ONNX file of the model to run, such as model_quantized.onnx (default: the one that "
+        "suits the CPU)",
     )
 
 

@@ -32,7 +32,7 @@ def extract(options: argparse.Namespace) -> None:
     if bool(options.texts) == (options.file is not None):
         raise InputError("expected either texts or --file, got both or neither")
     texts = options.texts or _read_lines(options.file)
-    model = load(options.model)
+    model = load(options.model, graph=options.graph)
     as_table = (options.format or _default_format()) == "table"
     colour, width = can_show_colour(sys.stdout), find_width(sys.stdout)
     for text, entities in _find_entities(model, texts, options):
@@ -67,7 +67,7 @@ def info(options: argparse.Namespace) -> None:
     from nerlet.describe import describe_bundle
     from nerlet.render import render_sections
 
-    bundle = open_bundle(options.model or default_bundle_path())
+    bundle = open_bundle(options.model or default_bundle_path(), options.graph)
     _print_out(render_sections(describe_bundle(bundle), width=find_width(sys.stdout)))
 
 
@@ -82,7 +82,7 @@ def evaluate(options: argparse.Namespace) -> None:
     # Every file is checked before the first is run: a bad one is told at once, not after an hour.
     files = list_datasets(options.data)
     datasets = [read_dataset(file).first(options.limit) for file in files]
-    model = load(options.model)
+    model = load(options.model, graph=options.graph)
 
     def predict(sentences: Sequence[Sequence[str]], labels: Sequence[str]) -> "list[list[Span]]":
         return model.predict_words(sentences, list(labels), threshold=options.threshold)

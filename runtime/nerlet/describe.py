@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from numbers import Real
 
 from nerlet.bundle import MANIFEST_NAME, Bundle
+from nerlet.columns import to_size
 from nerlet.manifest import Manifest
-from nerlet.placement import choose_cuda_graph
+from nerlet.oddities import describe_export
 
 Section = list[tuple[str, str]]
 """Names and values that belong together."""
@@ -23,7 +24,9 @@ _COUNTS = ("steps", "examples", "words", "seconds")
 def describe_bundle(bundle: Bundle) -> list[Section]:
     """What a model directory is; sections without content are left out."""
     sections = [_describe_identity(bundle), _describe_limits(bundle)]
-    if bundle.manifest is not None:
+    if bundle.manifest is None:
+        sections.append(describe_export(bundle))
+    else:
         sections += [_describe_figures(bundle.manifest), _describe_training(bundle.manifest)]
     return [section for section in sections if section]
 
@@ -31,15 +34,13 @@ def describe_bundle(bundle: Bundle) -> list[Section]:
 def _describe_identity(bundle: Bundle) -> Section:
     manifest = bundle.manifest
     size = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
-    graph = bundle.graph_path.stat().st_size
-    place = [
-        ("directory", str(bundle.path)),
-        ("size on disk", f"{_to_size(size)}, graph {_to_size(graph)}"),
-    ]
+    graph = bundle.graph_path or bundle.cuda_graph_path
+    told = f", graph {to_size(graph.stat().st_size)}" if graph else ""
+    place = [("directory", str(bundle.path)), ("size on disk", f"{to_size(size)}{told}")]
     if manifest is None:
         return [
             ("name", bundle.path.resolve().name),
-            ("origin", f"a GLiNER export without {MANIFEST_NAME}: not recorded, nor the licence"),
+            ("origin", f"a GLiNER export without {MANIFEST_NAME}: no licence or hashes recorded"),
             ("architecture", bundle.architecture),
             *place,
             *_describe_files(bundle),
@@ -58,12 +59,16 @@ def _describe_identity(bundle: Bundle) -> Section:
 
 def _describe_files(bundle: Bundle) -> Section:
     """Which graphs run where."""
-    parts = (bundle.label_graph_path, bundle.text_graph_path)
-    on_cpu = [path for path in parts if path] or [bundle.graph_path]
-    on_cuda = choose_cuda_graph(bundle)
+    parts = [bundle.label_graph_path, bundle.text_graph_path]
+    on_cpu = parts if all(parts) else [bundle.graph_path]
+    on_cuda = [bundle.cuda_graph_path]
+    cpu, cuda = (
+        ", ".join(path.relative_to(bundle.path).as_posix() for path in paths if path)
+        for paths in (on_cpu, on_cuda)
+    )
     return [
-        ("on the CPU", ", ".join(path.name for path in on_cpu)),
-        ("on CUDA", on_cuda.name if on_cuda else "nothing: int8 does not run there"),
+        ("on the CPU", cpu or "nothing: half precision runs there by name alone"),
+        ("on CUDA", cuda or "nothing: only fp16 and fp32 run there"),
     ]
 
 
@@ -159,8 +164,3 @@ def _to_part(value: object, *, named: bool) -> str:
 
 def _to_name(key: object) -> str:
     return str(key).replace("_", " ")
-
-
-def _to_size(count: int) -> str:
-    """A number of bytes in MB, or kB where that is more telling."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -136,6 +136,7 @@ class TokenGraph:
 
     Attributes:
         sessions: Where it runs.
+        is_parts_first: Its logits are (3, B, L, C), as the reference exported them before 2025-11.
         has_word_shapes: The graph takes the optional input `word_shapes`.
     """
 
@@ -172,7 +173,7 @@ class TokenGraph:
                 f"words and one label, found {logits.shape}; the graph is no token-level model's, "
                 "or its marker ids differ from the model's config: export the model again"
             )
-        self._is_parts_first = logits.shape[0] == 3
+        self.is_parts_first = logits.shape[0] == 3
 
     def run(
         self, feeds: Mapping[str, Tensor], label_count: int, *, one_thread: bool = False
@@ -189,7 +190,7 @@ class TokenGraph:
         """
         logits: NDArray[np.float32]
         (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
-        if self._is_parts_first:
+        if self.is_parts_first:
             logits = np.moveaxis(logits, 0, -1)
         lengths = feeds["text_lengths"]
         expected = (len(lengths), int(lengths.max()), label_count, 3)

@@ -11,6 +11,7 @@ from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard, TypeVar
 
+from nerlet.architectures import READ
 from nerlet.errors import BundleError
 from nerlet.words import WORD_PATTERN
 
@@ -29,7 +30,6 @@ REQUIRED_FILES = (CONFIG_NAME, TOKENIZER_NAME, GRAPH_NAME)
 SCHEMA_VERSION = 1
 
 PRECISIONS = ("fp32", "int8")
-ARCHITECTURES = ("span", "token")
 LABEL_ATTENTIONS = ("joint", "isolated")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -301,7 +301,7 @@ _CHECKS: dict[str, _Check] = {
     "origin": _TEXT,
     "license": _TEXT,
     "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
-    "architecture": (lambda value: value in ARCHITECTURES, " or ".join(ARCHITECTURES)),
+    "architecture": (lambda value: value in READ, " or ".join(READ)),
     "max_width": _COUNT,
     "max_len": _COUNT,
     "max_types": _COUNT,

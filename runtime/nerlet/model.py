@@ -31,12 +31,14 @@ from nerlet.entities import Entity, add_class_probs, confine_candidates, to_enti
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
 from nerlet.scoring import AnyGraph, Scored, Scorer
+from nerlet.sessions import CUDA
 from nerlet.words import WordSplitter, as_words, split_words
 
 
 def load(
     path: str | Path | None = None,
     *,
+    graph: str | None = None,
     device: str = "cpu",
     providers: Sequence[str] | None = None,
     threads: int | None = None,
@@ -46,6 +48,8 @@ def load(
     Args:
         path: Directory of a bundle, or of any ONNX export of the reference's layout; None: the
             bundle that nerlet ships.
+        graph: Name of the ONNX file to run, such as "model_quantized.onnx", on whatever device;
+            None: the one that suits the device (`exports` says which).
         device: "cpu" or "cuda"; CUDA takes the bundle's half-precision graph where it has one.
         providers: Names of onnxruntime's execution providers, instead of a device.
         threads: CPU threads of one run; None: what affinity and the container's quota allow.
@@ -54,9 +58,9 @@ def load(
         BundleError: The directory is not a whole model that this version reads.
         GraphError: The device cannot be had or runs none of the bundle's graphs, or the graph's
             signature is another.
-        InputError: `threads` is not a whole number of at least 1.
+        InputError: `threads` is not a whole number of at least 1, or there is no such `graph`.
     """
-    bundle = open_bundle(default_bundle_path() if path is None else path)
+    bundle = open_bundle(default_bundle_path() if path is None else path, graph)
     return GLiNER(bundle, open_graph(bundle, device, providers, threads))
 
 
@@ -91,6 +95,7 @@ class GLiNER:
         cls,
         model_id: str | Path,
         *,
+        graph: str | None = None,
         device: str = "cpu",
         providers: Sequence[str] | None = None,
         threads: int | None = None,
@@ -99,8 +104,10 @@ class GLiNER:
         """Load a model under the reference's name for it.
 
         Args:
-            model_id: A local directory, which never asks the hub, or "owner/name" on it.
-            device: As in `load`, and so are `providers` and `threads`.
+            model_id: A local directory, which never asks the hub, or "owner/name" on it. Of that
+                only what runs is fetched: the config, the tokenizer and one graph with its data.
+            graph: As in `load`.
+            device: As in `load`.
             providers: As in `load`.
             threads: As in `load`.
             **hub: `revision`, `cache_dir`, `local_files_only`, `token`, as the hub has them.
@@ -108,8 +115,9 @@ class GLiNER:
         Raises:
             NerletError: No such model, an unknown argument, or as in `load`.
         """
-        path = find_model(model_id, **hub)
-        return load(path, device=device, providers=providers, threads=threads)
+        is_cuda = CUDA in providers if providers else device == "cuda"
+        path = find_model(model_id, graph=graph, is_cuda=is_cuda, **hub)
+        return load(path, graph=graph, device=device, providers=providers, threads=threads)
 
     @property
     def manifest(self) -> Manifest | None:

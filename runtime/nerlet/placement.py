@@ -1,7 +1,8 @@
 """Which file of a model runs where: its graph, or its two parts, opened on a device.
 
 The CPU takes the two parts where a model has them, and never the half-precision graph. CUDA takes
-that graph where there is one, else `model.onnx` where that is float. Not measured on a GPU.
+that graph where there is one, else `model.onnx` where that is float. Of exports that are not ours,
+`exports` says the same by the names of their files. Not measured on a GPU.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph
 from nerlet.errors import GraphError
+from nerlet.exports import CPU_ORDER, CUDA_ORDER, list_graphs, list_names
 from nerlet.graph import Graph, TokenGraph
 from nerlet.manifest import FP16_GRAPH_NAME
 from nerlet.selection import open_selector
@@ -37,25 +39,34 @@ def open_graph(
         text = open_sessions(bundle.text_graph_path, threads=threads)
         label = open_sessions(bundle.label_graph_path, threads=1)
         return CachedGraph(text, label, bundle.ent.id)
-    path = choose_cuda_graph(bundle) if CUDA in wanted else bundle.graph_path
+    path = bundle.cuda_graph_path if CUDA in wanted else bundle.graph_path
     if path is None:
-        raise GraphError(
-            f"{bundle.path}: expected a float graph for {CUDA}, found int8 alone, whose products "
-            "(MatMulIntegerToFloat) CUDA does not have and would leave to the CPU; add "
-            f"{FP16_GRAPH_NAME} with `nerlet-export convert CHECKPOINT_DIR {bundle.path} --fp16`"
-        )
-    sessions = open_sessions(path, providers=wanted, threads=threads)
+        raise GraphError(_explain_missing(bundle, is_cuda=CUDA in wanted))
+    return open_whole(bundle, path, wanted, threads)
+
+
+def open_whole(
+    bundle: Bundle, path: Path, providers: Sequence[str], threads: int | None
+) -> Graph | TokenGraph:
+    """Open a file that holds the whole model; arguments and errors as in `open_graph`."""
+    sessions = open_sessions(path, providers=providers, threads=threads)
     if bundle.architecture == "token":
         return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
     return Graph(sessions, bundle.max_width, open_selector(sessions))
 
 
-def choose_cuda_graph(bundle: Bundle) -> Path | None:
-    """Return the file that CUDA runs, None where there is only int8.
-
-    An export of the reference's layout does not say what it is, and is taken to be float.
-    """
-    if bundle.fp16_graph_path is not None:
-        return bundle.fp16_graph_path
-    is_int8 = bundle.manifest is not None and bundle.manifest.precision == "int8"
-    return None if is_int8 else bundle.graph_path
+def _explain_missing(bundle: Bundle, *, is_cuda: bool) -> str:
+    """Return what to do where a model has no graph for a device."""
+    if bundle.manifest is not None:
+        return (
+            f"{bundle.path}: expected a float graph for {CUDA}, found int8 alone, whose products "
+            "(MatMulIntegerToFloat) CUDA does not have and would leave to the CPU; add "
+            f"{FP16_GRAPH_NAME} with `nerlet-export convert CHECKPOINT_DIR {bundle.path} --fp16`"
+        )
+    device, order = (CUDA, CUDA_ORDER) if is_cuda else (CPU, CPU_ORDER)
+    found = list_graphs(list_names(bundle.path))
+    return (
+        f"{bundle.path}: expected a graph for {device} ({' or '.join(order)}), found "
+        f"{', '.join(found)}; get one of those, take the other device, or run one all the same by "
+        f"its name: graph={found[0]!r}"
+    )

@@ -14,7 +14,8 @@ import onnxruntime as ort
 
 from nerlet.arguments import read_count
 from nerlet.batch import Tensor
-from nerlet.errors import GraphError
+from nerlet.errors import BundleError, GraphError
+from nerlet.exports import explain_unreadable
 from nerlet.threads import count_usable_threads
 
 CPU = "CPUExecutionProvider"
@@ -161,6 +162,7 @@ def open_sessions(
         threads: Threads of one run; None: as many as the process may use.
 
     Raises:
+        BundleError: The file, or one that holds its weights, is missing.
         GraphError: The device cannot be had, or the file is not a graph.
         InputError: `threads` is not a whole number of at least 1.
     """
@@ -195,6 +197,9 @@ def _open_session(path: Path, wanted: list[str], threads: int) -> ort.InferenceS
                 disabled_optimizers=_SLOW_FUSIONS if wanted == [CPU] else frozenset(),
             ).result()
     except Exception as error:  # onnxruntime's errors have no common base but this
+        missing_file = explain_unreadable(path)
+        if missing_file is not None:
+            raise BundleError(missing_file) from error
         raise GraphError(
             f"{path}: expected an ONNX graph, but onnxruntime {ort.__version__} cannot open it "
             f"({error}); download or export the model again, or install a newer onnxruntime"

@@ -224,7 +224,7 @@ def test_a_device_that_pads_to_few_lengths_finds_the_same(tmp_path, monkeypatch,
     save_checkpoint(tmp_path / "checkpoint", make_checkpoint(encoder, **settings))
     convert(tmp_path / "checkpoint", tmp_path / "bundle", precision="fp32")
     bundle = nerlet.load(tmp_path / "bundle", threads=1).bundle
-    alone, padded = (open_sessions(bundle.graph_path, threads=1) for _ in range(2))
+    alone, padded = (open_sessions(bundle.path / "model.onnx", threads=1) for _ in range(2))
     padded.providers = ["SomeExecutionProvider"]
     selector = Selector(open_sessions(SELECTION_PATH, threads=1))
     lengths = []

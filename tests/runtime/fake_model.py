@@ -11,6 +11,7 @@ class FakeModel:
     def __init__(self) -> None:
         self.calls: list[dict[str, object]] = []
         self.loaded: list[str | None] = []
+        self.graphs: list[str | None] = []
 
     def predict_entities(self, text, labels, **options):
         self.calls.append({"text": text, "labels": labels, **options})

@@ -12,8 +12,9 @@ from tests.runtime.fake_model import FakeModel, Terminal
 def model(monkeypatch):
     fake = FakeModel()
 
-    def load(path):
+    def load(path, graph=None):
         fake.loaded.append(path)
+        fake.graphs.append(graph)
         return fake
 
     monkeypatch.setattr("nerlet.model.load", load)
@@ -55,8 +56,8 @@ def test_extract_prints_one_object_a_line_into_a_pipe(model, run):
 
 def test_extract_hands_its_options_to_the_model(model, run):
     options = ("--threshold", "0.25", "--nested", "--multi-label", "--model", "some/where")
-    assert run("extract", "-l", "a", *options, "x")[0] == 0
-    assert model.loaded == ["some/where"]
+    assert run("extract", "-l", "a", *options, "--graph", "b.onnx", "x")[0] == 0
+    assert (model.loaded, model.graphs) == (["some/where"], ["b.onnx"])
     assert model.calls == [
         {"text": "x", "labels": ["a"], "threshold": 0.25, "flat_ner": False, "multi_label": True}
     ]

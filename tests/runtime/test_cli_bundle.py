@@ -3,12 +3,13 @@
 import json
 from unittest.mock import Mock
 
+import onnx
 import pytest
 
 from nerlet.bundle import default_bundle_path
 from nerlet.cli import main
 from tests.runtime.test_placement import write_fp16_bundle
-from tests.toys import write_bundle, write_export
+from tests.toys import ENT, SEP, make_wordpiece, write_bundle, write_export
 
 SENTENCE = "Bill Gates founded Microsoft on April 4."
 LABELS = ("-l", "person", "-l", "organization", "-l", "date")
@@ -78,7 +79,7 @@ def test_info_of_a_bundle(tmp_path, capsys):
 def test_info_tells_which_file_runs_where(tmp_path, capsys):
     told = tell(capsys, default_bundle_path())
     assert told["on the CPU"] == "label.onnx, text.onnx"
-    assert told["on CUDA"] == "nothing: int8 does not run there"
+    assert told["on CUDA"] == "nothing: only fp16 and fp32 run there"
     told = tell(capsys, write_fp16_bundle(tmp_path / "toy", precision="int8"))
     assert (told["on the CPU"], told["on CUDA"]) == ("model.onnx", "model_fp16.onnx")
 
@@ -138,8 +139,93 @@ def test_info_tells_figures_of_any_form(tmp_path, capsys):
 def test_info_of_an_export_without_manifest(tmp_path, capsys):
     out = run(capsys, "info", write_export(tmp_path / "export"))
     assert "name            export" in out
-    assert "without nerlet.json: not recorded" in out
+    assert "without nerlet.json: no licence or hashes recorded" in out
     assert "threshold       0.5" in out
+
+
+def test_info_tells_the_files_of_an_export_and_which_one_runs(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    graph = (path / "model.onnx").read_bytes()
+    (path / "onnx").mkdir()
+    (path / "onnx" / "model_fp16.onnx").write_bytes(graph)
+    (path / "onnx" / "model_fp16.onnx_data").write_bytes(bytes(2_000_000))
+    (path / "own.onnx").write_bytes(graph)
+    told = tell(capsys, path)
+    size = f"{len(graph) / 1e3:.1f} kB"
+    half = f"{(len(graph) + 2_000_000) / 1e6:.1f} MB with onnx/model_fp16.onnx_data"
+    assert told["graphs"].split("), ") == [
+        f"model.onnx (fp32, {size}",
+        f"onnx/model_fp16.onnx (fp16, {half}",
+        f"own.onnx (unknown, {size})",
+    ]
+    assert (told["on the CPU"], told["on CUDA"]) == ("model.onnx", "onnx/model_fp16.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu", "cuda"),
+    [
+        ("model_q4f16.onnx", "nothing: half precision runs there by name alone", "nothing: only f"),
+        ("model_q4.onnx", "model_q4.onnx", "nothing: only fp16 and fp32 run there"),
+    ],
+)
+def test_info_tells_of_devices_that_run_nothing(tmp_path, capsys, name, cpu, cuda):
+    path = write_export(tmp_path / "export")
+    (path / "model.onnx").rename(path / name)
+    told = tell(capsys, path)
+    assert told["on the CPU"] == cpu
+    assert told["on CUDA"].startswith(cuda)
+
+
+def test_info_tells_of_a_named_graph(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    (path / "model.onnx").rename(path / "own.onnx")
+    assert "on the CPU      own.onnx" in run(capsys, "info", path, "--graph", "own.onnx")
+
+
+def test_info_tells_where_the_tokenizer_is_from_and_its_markers(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    tokenizer = make_wordpiece()
+    count, ent, sep = tokenizer.get_vocab_size(), *map(tokenizer.token_to_id, (ENT, SEP))
+    told = tell(capsys, path)
+    assert told["tokenizer"] == (
+        f"tokenizer.json, {count} pieces, no limit in tokenizer_config.json"
+    )
+    assert told["markers"] == f"{ENT} {ent}, {SEP} {sep}"
+
+
+def test_info_tells_of_markers_that_differ_from_the_config(tmp_path, capsys):
+    told = tell(capsys, write_export(tmp_path / "export", config={"class_token_index": 7}))
+    assert told["markers"].endswith(
+        "; gliner_config.json says 7 for <<ENT>>: of another tokenizer?"
+    )
+
+
+def test_info_tells_of_a_graph_that_does_not_run(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    (path / "model.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert "found a Git LFS pointer" in tell(capsys, path)["does not run"]
+
+
+def test_info_tells_of_axes_whose_names_or_sizes_mislead(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    graph = onnx.load(path / "model.onnx")
+    (logits,) = graph.graph.output
+    logits.type.tensor_type.shape.dim[1].dim_param = "T"
+    (mask,) = [own for own in graph.graph.input if own.name == "words_mask"]
+    mask.type.tensor_type.shape.dim[0].dim_value = 1
+    graph.producer_name = "pytorch"
+    onnx.save(graph, path / "model.onnx")
+    told = tell(capsys, path)
+    assert told["graph written by"] == "pytorch"
+    assert told["names of axes"] == "T is pieces and words; read by place"
+    assert told["sizes fixed in it"] == "words_mask takes 1 texts"
+
+
+def test_a_named_graph_is_the_one_that_finds_entities(tmp_path, capsys):
+    path = write_export(tmp_path / "export")
+    (path / "model.onnx").rename(path / "own.onnx")
+    out = run(capsys, "extract", *LABELS, "--model", path, "--graph", "own.onnx", SENTENCE)
+    assert len(json.loads(out)["entities"]) == 3
 
 
 def test_info_counts_what_is_on_disk(tmp_path, capsys):

@@ -14,7 +14,7 @@ import sys
 import nerlet.model
 from nerlet.cli import main
 from tests.runtime.fake_model import FakeModel
-nerlet.model.load = lambda path: FakeModel()
+nerlet.model.load = lambda path, graph: FakeModel()
 sys.exit(main())
 """
 

@@ -71,7 +71,9 @@ def test_word_shapes_are_found_as_an_optional_input(save):
 
 
 def test_a_graph_of_another_kind_than_its_config_is_refused(save):
-    with pytest.raises(GraphError, match=r"the inputs of a span model.*found input_ids"):
+    with pytest.raises(
+        GraphError, match=r"of a span model, .*span_mask, found input_ids, .*_lengths;"
+    ):
         open_graph(save(make_stub(INPUTS[:4])), MAX_WIDTH)
     with pytest.raises(GraphError, match=r"the inputs of a token-level model.*span_mask;"):
         TokenGraph(open_sessions(save(make_stub(INPUTS))), 1, 2)

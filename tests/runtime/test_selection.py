@@ -37,7 +37,7 @@ def on_device(toy_path, selector):
 
 def put_on_device(path, selector):
     bundle = nerlet.load(path, threads=1).bundle
-    sessions = open_sessions(bundle.graph_path, threads=1)
+    sessions = open_sessions(bundle.path / "model.onnx", threads=1)
     sessions.providers = [DEVICE]
     return nerlet.GLiNER(bundle, Graph(sessions, bundle.max_width, selector))
 

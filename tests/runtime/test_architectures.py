@@ -1,0 +1,51 @@
+import re
+
+import pytest
+
+from nerlet.bundle import open_bundle
+from nerlet.errors import BundleError
+from tests.toys import write_export
+
+
+@pytest.mark.parametrize(
+    ("config", "found", "instead"),
+    [
+        ({"labels_encoder": "x/y"}, "a bi-encoder", "isolated labels"),
+        ({"labels_decoder": "x/y"}, "a model that generates labels", "name the labels yourself"),
+        ({"relations_layer": "biaffine"}, "a joint entity and relation model", "entities alone"),
+        ({"precomputed_prompts_mode": True}, "a model with its labels built in", "the checkpoint"),
+        ({"model_type": "gliner_streaming_span"}, "a streaming model", "run it in GLiNER itself"),
+        ({"model_type": "gliner9"}, "an unknown model_type 'gliner9'", "install a newer nerlet"),
+        ({"model_type": ["gliner"]}, "an unknown model_type ['gliner']", "run it in GLiNER itself"),
+    ],
+)
+def test_what_this_version_does_not_read_is_refused_with_what_does(
+    tmp_path, config, found, instead
+):
+    with pytest.raises(BundleError) as raised:
+        open_bundle(write_export(tmp_path / "toy", config=config))
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'toy' / 'gliner_config.json'}: expected ")
+    assert re.search(rf"a span model, .*, found {re.escape(found)}.*; .*{instead}", message)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a joint entity"),
+        ({"labels_decoder": "x/y", "labels_encoder": "x/y"}, "a model that generates labels"),
+        ({"labels_encoder": "x/y", "span_mode": "token_level"}, "a bi-encoder"),
+    ],
+)
+def test_the_first_key_decides_as_in_the_reference(tmp_path, config, found):
+    with pytest.raises(BundleError, match=f"found {found}"):
+        open_bundle(write_export(tmp_path / "toy", config=config))
+
+
+@pytest.mark.parametrize("model_type", [None, "gliner", "gliner_uni_encoder_span"])
+@pytest.mark.parametrize(
+    ("span_mode", "architecture"), [(None, "span"), ("markerV0", "span"), ("token_level", "token")]
+)
+def test_models_of_spans_and_of_tokens_are_read(tmp_path, model_type, span_mode, architecture):
+    config = {"model_type": model_type, "span_mode": span_mode, "labels_encoder": None}
+    assert open_bundle(write_export(tmp_path / "toy", config=config)).architecture == architecture
