@@ -1,8 +1,9 @@
 """Float graph -> int8 graph: what is quantised, what stays float, and why.
 
-* Matrix products with constant weights: int8 weights, one scale per output channel, and int8
+* Matrix products with constant weights: int8 weights, one scale per output channel, and 8-bit
   activations, one scale per row, found at run time: what a piece becomes depends on nothing else
-  in the batch, and rows with outliers cost the others nothing.
+  in the batch, and rows with outliers cost the others nothing. What a ReLU or a GELU made is never
+  far below 0, so that its bytes begin about there, and its steps are half as wide.
 * Tables looked up by Gather (word pieces, positions): int8, one scale per row, in plain operators:
   rows of one table differ too much for one scale.
 * Everything else stays float: sums, norms, softmax, the LSTM, products of two activations, and the
@@ -16,6 +17,8 @@ A product is onnxruntime's `MatMulIntegerToFloat`, which scales each column as i
 rest are operators of ONNX itself. benchmarks/quantization.py has what else was tried.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -28,15 +31,49 @@ Floats = NDArray[np.float32]
 
 # Sum of two neighbours of one sign, 128 once rounded: 255 * 128 < 2 ** 15, so no pair saturates.
 PAIR_LEVELS = 127
-ACTIVATION_LEVELS = 127  # from -127 to 127, stored with 128 added
 TABLE_LEVELS = 127  # rows are only looked up, never multiplied in int8
 # Tables of fewer rows gain nothing.
 _LEAST_ROWS = 64
-# Constants of the row-wise quantisation, in the graph.
-_CONSTANTS: dict[str, NDArray[np.generic]] = {
-    "int8.step": np.array(1 / ACTIVATION_LEVELS, dtype=np.float32),
-    "int8.zero": np.array(128, dtype=np.uint8),
-}
+_AFTER_ERF = ("Add", "Mul", "Mul")  # (erf(x / sqrt 2) + 1) * x * 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """How a row of activations becomes bytes: `x / largest * levels + zero`.
+
+    Attributes:
+        name: Of its constants in the graph.
+        zero: The byte of 0.
+        levels: From there to the byte of the largest.
+        least: What the largest is taken for where it is smaller; 0: it is taken as it is.
+    """
+
+    name: str
+    zero: int
+    levels: int
+    least: float = 0.0
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the largest is that in magnitude."""
+        return self.zero == 128
+
+    def constants(self) -> dict[str, NDArray[np.generic]]:
+        """Those of the graph, by name."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            f"{self.name}.step": np.array(1 / self.levels, dtype=np.float32),
+            f"{self.name}.zero": np.array(self.zero, dtype=np.uint8),
+        }
+        if self.least:
+            arrays[f"{self.name}.least"] = np.array(self.least, dtype=np.float32)
+        return arrays
+
+
+_SIGNED = _Bytes("int8", zero=128, levels=127)
+_RELU = _Bytes("relu8", zero=0, levels=255)
+# GELU's least is -0.16997, which these hold: 0.51 / 191 * 64 = 0.1709. A smaller zero, of finer
+# steps, gains nothing more: drift 0.037 to 0.038 with 20, 32, 43, 64, and 0.045 as signed bytes.
+_GELU = _Bytes("gelu8", zero=64, levels=191, least=0.51)
 
 
 def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -54,13 +91,14 @@ def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     tables = _find_tables(graph, initializers)
     weights = _find_weights(graph, initializers)
+    rectified = _find_rectified(graph)
     nodes: list[onnx.NodeProto] = []
-    scaled: set[str] = set()
+    scaled: dict[str, _Bytes] = {}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
             nodes += _look_up_rows(node)
         elif node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
-            nodes += _multiply_int8(node, scaled)
+            nodes += _multiply_int8(node, scaled, rectified)
         else:
             nodes.append(node)
     del graph.node[:]
@@ -72,9 +110,9 @@ def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(initializers[name])
         values, scales = quantize_columns(array.T if is_transposed else array)
         _replace(graph, initializers[name], {"int8": values, "scales": scales})
-    if scaled:
+    for form in dict.fromkeys(scaled.values()):
         graph.initializer.extend(
-            numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items()
+            numpy_helper.from_array(array, name) for name, array in form.constants().items()
         )
     known = {entry.domain for entry in quantised.opset_import}
     if scaled and CONTRIB not in known:
@@ -155,6 +193,25 @@ def _find_weights(
     return {name: flag for name, flag in weights.items() if name not in other}
 
 
+def _find_rectified(graph: onnx.GraphProto) -> dict[str, _Bytes]:
+    """What a ReLU made, or a GELU in the operators that PyTorch writes it in: its bytes."""
+    found = {node.output[0]: _RELU for node in graph.node if node.op_type == "Relu"}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for erf in (node for node in graph.node if node.op_type == "Erf"):
+        name = erf.output[0]
+        steps: list[str] = []
+        while len(users.get(name, ())) == 1 and len(steps) < len(_AFTER_ERF):
+            (user,) = users[name]
+            steps.append(user.op_type)
+            name = user.output[0]
+        if tuple(steps) == _AFTER_ERF:
+            found[name] = _GELU
+    return found
+
+
 def _inner_inputs(graph: onnx.GraphProto) -> set[str]:
     """What the nodes of inner graphs read."""
     inner = [
@@ -199,24 +256,29 @@ def _look_up_rows(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProto]:
+def _multiply_int8(
+    node: onnx.NodeProto, scaled: dict[str, _Bytes], rectified: dict[str, _Bytes]
+) -> list[onnx.NodeProto]:
     """X @ W as int8 products; x is quantised once for all products that read it.
 
     Args:
         node: MatMul, or Gemm with its bias.
         scaled: Activations quantised so far; updated.
+        rectified: Activations that are signed no more than so.
     """
     x, weights = node.input[0], node.input[1]
     base, nodes = node.name, []
+    form = rectified.get(x, _SIGNED)
     if x not in scaled:
-        scaled.add(x)
-        nodes += _quantize_activation(x)
+        scaled[x] = form
+        nodes += _quantize_activation(x, form)
     has_bias = len(node.input) > 2
     product = f"{base}.product" if has_bias else node.output[0]
+    step, zero = f"{form.name}.step", f"{form.name}.zero"
     nodes += [
         helper.make_node(
             "MatMulIntegerToFloat",
-            [f"{x}.u8", f"{weights}.int8", "int8.step", f"{weights}.scales", "int8.zero"],
+            [f"{x}.u8", f"{weights}.int8", step, f"{weights}.scales", zero],
             [f"{base}.columns"],
             f"{base}.int",
             domain=CONTRIB,
@@ -230,23 +292,31 @@ def _multiply_int8(node: onnx.NodeProto, scaled: set[str]) -> list[onnx.NodeProt
     return nodes
 
 
-def _quantize_activation(x: str) -> list[onnx.NodeProto]:
-    """`X.u8`: rows of x over their largest magnitude, `X.largest`, in steps of 1/127, 128 added.
+def _quantize_activation(x: str, form: _Bytes) -> list[onnx.NodeProto]:
+    """`X.u8`, the bytes of rows of x over their largest, and `X.largest`.
 
     QuantizeLinear gets one scale for all rows: with one per row, its kernel is several times
     slower. A row of zeros becomes some bytes, whose product the factor 0 then takes away.
     """
-    return [
-        helper.make_node("Abs", [x], [f"{x}.size"], f"{x}.abs"),
-        helper.make_node(
-            "ReduceMax", [f"{x}.size"], [f"{x}.largest"], f"{x}.max", axes=[-1], keepdims=1
-        ),
+    size = f"{x}.size" if form.is_signed else x
+    top = f"{x}.top" if form.least else f"{x}.largest"
+    nodes = [
+        helper.make_node("ReduceMax", [size], [top], f"{x}.max", axes=[-1], keepdims=1),
         helper.make_node("Reciprocal", [f"{x}.largest"], [f"{x}.factor"], f"{x}.reciprocal"),
         helper.make_node("Mul", [x, f"{x}.factor"], [f"{x}.unit"], f"{x}.divide"),
         helper.make_node(
-            "QuantizeLinear", [f"{x}.unit", "int8.step", "int8.zero"], [f"{x}.u8"], f"{x}.quantize"
+            "QuantizeLinear",
+            [f"{x}.unit", f"{form.name}.step", f"{form.name}.zero"],
+            [f"{x}.u8"],
+            f"{x}.quantize",
         ),
     ]
+    if form.is_signed:
+        nodes.insert(0, helper.make_node("Abs", [x], [size], f"{x}.abs"))
+    if form.least:
+        least = [top, f"{form.name}.least"]
+        nodes.insert(1, helper.make_node("Max", least, [f"{x}.largest"], f"{x}.floor"))
+    return nodes
 
 
 def _replace(

@@ -471,6 +471,58 @@ def test_a_weight_that_cannot_be_int8_everywhere_stays_float(is_inner):
     np.testing.assert_allclose(rough, exact, atol=0.3)
 
 
+def make_rectified_graph(kind: str, *, is_hidden: bool) -> onnx.ModelProto:
+    """Relu(x) W or GELU(x) W; hidden: something between."""
+    make = onnx.helper.make_node
+    nodes = [make("Relu", ["x"], ["r"])]
+    if kind == "gelu":
+        nodes = [
+            make("Div", ["x", "root"], ["d"]),
+            make("Erf", ["d"], ["e"]),
+            make("Add", ["e", "one"], ["s"]),
+            make("Mul", ["x", "s"], ["m"]),
+            make("Mul", ["m", "half"], ["r"]),
+        ]
+    if is_hidden:
+        nodes.append(make("Identity", ["r"], ["i"]))
+    nodes.append(make("MatMul", ["i" if is_hidden else "r", "W"], ["y"], "product"))
+    W = np.random.default_rng(0).choice([-1.0, 1.0], size=(64, 8))
+    W[::2] = 0  # so that 8 bits hold the weights exactly
+    tables = {"W": W, "root": np.sqrt(2), "one": 1.0, "half": 0.5}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "rectified",
+        [float_values("x", ["n", 64])],
+        [float_values("y", ["n", 8])],
+        [
+            numpy_helper.from_array(np.array(array, dtype=np.float32), name)
+            for name, array in tables.items()
+        ],
+    )
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_what_is_hardly_negative_gets_finer_steps(kind, scale):
+    """Rows of every size, one of zeros and one that is negative throughout among them."""
+    x = np.random.default_rng(1).normal(scale=scale, size=(200, 64)).astype(np.float32)
+    x[0], x[1] = 0, -np.abs(x[1])
+    errors = []
+    for is_hidden in (False, True):
+        graph = make_rectified_graph(kind, is_hidden=is_hidden)
+        exact, rough = (
+            verify.open_session(own).run(["y"], {"x": x})[0]
+            for own in (graph, quantize_graph(graph))
+        )
+        assert not rough[0].any()
+        errors.append(np.abs(exact - rough).mean() / np.abs(exact).mean())
+    is_small = kind == "gelu" and scale < 1  # all of it below what the largest is taken for
+    assert errors[0] < (3 if is_small else 0.75) * errors[1]
+    assert errors[0] < 0.02
+
+
 def test_what_the_bundle_says_of_itself(tmp_path):
     write_checkpoint(tmp_path / "my-model", "bert-paper")
     about = About(name="mine", origin="my own", license="CC-BY-4.0", threshold=0.35)
