@@ -19,12 +19,13 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from nerlet.errors import GraphError
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint
+from nerlet_export.graph import all_nodes
 from nerlet_export.samples import draw_sample
 
 # The limits, of the drift of a score: toy models of all families drift 0.001 and 0.02.
@@ -49,6 +50,7 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = typed.graph
     exact = {*_find_whole_numbers_and_angles(graph), *_find_mean_squares(graph)}
     kept = {node.name for node in graph.node if node.op_type in _KEPT} | exact
+    _bound_infinities(graph)
     _hide_types_between(graph, kept)
     halved: onnx.ModelProto = convert_float_to_float16(
         typed,
@@ -126,6 +128,28 @@ def check_half(
             "--fp16"
         )
     return drift
+
+
+def _bound_infinities(graph: onnx.GraphProto) -> None:
+    """Make constants that are infinite, as some masks are, as large as they may be.
+
+    The converter bounds finite ones alone.
+    """
+    tensors = [*graph.initializer]
+    tensors += [
+        attribute.t
+        for node in all_nodes(graph)
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.TENSOR
+    ]
+    for tensor in tensors:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        array = numpy_helper.to_array(tensor)
+        if np.isinf(array).any():
+            bounded = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
+            own = numpy_helper.from_array(bounded.astype(np.float32), tensor.name)
+            tensor.CopyFrom(own)
 
 
 def _infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
