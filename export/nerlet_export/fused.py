@@ -226,27 +226,40 @@ class ModernBertAttention(nn.Module):
 
     def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' module)
         super().__init__()
-        self.heads: int = own.num_heads
+        self.heads: int = own.config.num_attention_heads
         self.scale = 1 / math.sqrt(own.head_dim)
-        self.is_local = own.local_attention != (-1, -1)
         self.project, self.output = own.Wqkv, own.Wo
-        self.rotary = own.rotary_emb
+        # Of transformers 4; 5 gives each layer its mask and its turns
+        self.is_local = getattr(own, "local_attention", (-1, -1)) != (-1, -1)
+        self.rotary: Any = getattr(own, "rotary_emb", None)
 
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor,
-        sliding_window_mask: Tensor,
-        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        sliding_window_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
         **_: object,
-    ) -> tuple[Tensor]:
-        """Attend over (B, T, D); both masks are added ones, (B, 1, T, T)."""
+    ) -> tuple[Tensor, None]:
+        """Attend over (B, T, D).
+
+        Args:
+            hidden_states: (B, T, D).
+            attention_mask: transformers', (B, 1, T, T).
+            sliding_window_mask: The mask of layers that see what is near by; transformers 4.
+            position_ids: (1, T); transformers 4.
+            position_embeddings: Cosines and sines, (1, T, d) each; transformers 5.
+
+        Returns:
+            (B, T, D), and nothing where transformers has its scores.
+        """
         q, k, v = self.project(hidden_states).split(hidden_states.shape[-1], dim=-1)
-        turns = self.rotary(hidden_states, position_ids)  # cosines, sines: (1, T, d) each
+        turns = position_embeddings or self.rotary(hidden_states, position_ids)
         mask = sliding_window_mask if self.is_local else attention_mask
-        bias = _spread(mask, q, self.heads)
+        bias = None if mask is None else _spread(mask, q, self.heads)
         q, k = (self._turn(x, *turns) for x in (q, k))
-        return (self.output(Attention.apply(q, k, v, None, bias, self.heads, self.scale)),)
+        return self.output(Attention.apply(q, k, v, None, bias, self.heads, self.scale)), None
 
     def _turn(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         """Turn (B, T, D) by position: halves of a head are the two coordinates."""
@@ -269,29 +282,36 @@ class T5Attention(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         position_bias: Tensor | None = None,
         **_: object,
-    ) -> tuple[Tensor, Tensor]:
-        """Attend over (B, T, D); the mask is an added one, (B, 1, 1, T).
+    ) -> tuple[Tensor, Tensor, None]:
+        """Attend over (B, T, D); the mask is transformers', over keys or pairs.
 
         Returns:
-            Its answer, and the bias of positions with the mask, (B, H, T, T).
+            Its answer, the bias of positions with the mask, (B, H, T, T), and nothing where
+            transformers has its scores.
         """
         if position_bias is None:
             T = hidden_states.shape[1]
-            position_bias = self.positions.compute_bias(T, T) + mask
+            position_bias = self.positions.compute_bias(T, T)  # (1, H, T, T)
+            if mask is not None:
+                position_bias = position_bias + _additive(mask, hidden_states)
         q, k, v = self.project(hidden_states).chunk(3, dim=-1)
         mixed = Attention.apply(q, k, v, None, position_bias, self.heads, 1.0)
-        return self.output(mixed), position_bias
+        return self.output(mixed), position_bias, None
 
 
 def _spread(mask: Tensor, x: Tensor, heads: int) -> Tensor:
     """Make a mask (B, 1, 1 or T, T), added or boolean, one to add for every head, (B, H, T, T)."""
+    return _additive(mask, x).expand(-1, heads, x.shape[1], -1)
+
+
+def _additive(mask: Tensor, x: Tensor) -> Tensor:
+    """Make a boolean mask one to add to the scores of x; leave an added one."""
     if mask.dtype == torch.bool:
         mask = (~mask).to(x.dtype) * torch.finfo(x.dtype).min
-    T = x.shape[1]
-    return mask.expand(-1, heads, T, -1)
+    return mask
 
 
 def _join_linear(*parts: nn.Linear) -> nn.Linear:
