@@ -50,7 +50,13 @@ _PREFIXES = {
     "heads.scorer.": "scorer.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-_WORD_TABLE = "embeddings.word_embeddings.weight"
+# Names of the table of word pieces: BERT's and most, ModernBERT's, T5's.
+_WORD_TABLES = (
+    "embeddings.word_embeddings.weight",
+    "embeddings.tok_embeddings.weight",
+    "shared.weight",
+    "encoder.embed_tokens.weight",
+)
 # Not parameters: older transformers saved them.
 _BUFFERS = ("embeddings.position_ids",)
 
@@ -107,7 +113,8 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     directory = Path(directory)
     config = _complete(read_model_config(directory))
     state = _read_state(directory)
-    table = state.get(_PREFIXES["encoder.model."] + _WORD_TABLE)
+    names = [_PREFIXES["encoder.model."] + name for name in _WORD_TABLES]
+    table = next((state[name] for name in names if name in state), None)
     if table is not None:
         config = replace(config, encoder={**config.encoder, "vocab_size": table.shape[0]})
     tokenizer, tokenizer_config = read_tokenizer(directory, config)
@@ -129,11 +136,15 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, half: bool = Fal
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_model_config(directory, checkpoint.model.config)
+    owners = _find_owners(checkpoint.model)
     state = {
         _theirs(key): (value.half() if half and value.is_floating_point() else value).contiguous()
         for key, value in checkpoint.model.state_dict().items()
+        if key == owners[key]
     }
-    save_file(state, directory / SAFETENSORS_NAME)
+    # As the reference and safetensors write it: the name that is left out, and the one that stays
+    shared = {_theirs(key): _theirs(owner) for key, owner in owners.items() if key != owner}
+    save_file(state, directory / SAFETENSORS_NAME, metadata=shared or None)
     save_tokenizer(directory, checkpoint.tokenizer, checkpoint.tokenizer_config)
 
 
@@ -250,8 +261,12 @@ def _read_state(directory: Path) -> dict[str, Tensor]:
 def _load_state(model: nn.Module, state: dict[str, Tensor], directory: Path) -> None:
     """Load parameters strictly."""
     state = {key: value for key, value in state.items() if not key.endswith(_BUFFERS)}
-    ours = {_theirs(key): key for key in model.state_dict()}
-    missing = sorted(key for key in ours.keys() - state.keys() if ".pooler." not in key)
+    owners = _find_owners(model)
+    ours = {_theirs(key): key for key in owners}
+    given = {owners[key] for name, key in ours.items() if name in state}
+    missing = sorted(
+        name for name, key in ours.items() if owners[key] not in given and ".pooler." not in name
+    )
     unknown = sorted(state.keys() - ours.keys())
     if missing or unknown:
         raise BundleError(
@@ -262,6 +277,13 @@ def _load_state(model: nn.Module, state: dict[str, Tensor], directory: Path) -> 
         model.load_state_dict({ours[key]: value for key, value in state.items()}, strict=False)
     except RuntimeError as error:
         raise BundleError(f"{directory}: a weight has another shape: {error}") from error
+
+
+def _find_owners(model: nn.Module) -> dict[str, str]:
+    """For each parameter the first name of it: T5's table of word pieces goes by two."""
+    first: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True)
+    return {key: first.setdefault(id(value), key) for key, value in named.items()}
 
 
 def _some(keys: list[str]) -> str:

@@ -15,7 +15,13 @@ from nerlet.manifest import CONFIG_NAME, LABEL_ATTENTIONS, read_json
 from nerlet_export.typed import check_values
 
 TOKEN_LEVEL = "token_level"
-SPAN_MODES = ("paper", "markerV0", TOKEN_LEVEL)
+SPAN_MODES = (
+    "paper",
+    *("markerV0", "markerV1", "markerV2", "marker"),
+    *("query", "mlp", "cat"),
+    TOKEN_LEVEL,
+    *("conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"),
+)
 LABEL_POOLINGS = ("first", "mean")
 _COUNT, _NOT_NEGATIVE, _ID = (1, math.inf), (0, math.inf), (-1, math.inf)  # -1: not known yet
 _BOUNDS = {
@@ -52,8 +58,9 @@ class ModelConfig:
         encoder: The Hugging Face config of the encoder, as a dict with `model_type`.
         hidden_size: Width D of words and labels; another width than the encoder's own means a
             linear projection between them.
-        span_mode: "paper" (equation 1: FFN([h_i; h_j])), "markerV0" (the reference's default), or
-            "token_level": each word is scored as start, end and inside.
+        span_mode: "paper" (equation 1: FFN([h_i; h_j])), "markerV0" (the reference's default),
+            "token_level" (each word is scored as start, end and inside), or another of the
+            reference's (`heads.HEADS`).
         num_rnn_layers: Bidirectional LSTM layers over the words; 0 for none, as in the paper.
         max_width: K, the longest span in words.
         max_len: Longest text in words.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
 from nerlet.errors import BundleError
 from nerlet.words import WORD_SHAPE_COUNT
@@ -28,11 +28,17 @@ from nerlet_export.config import ModelConfig
 from nerlet_export.data import Attention as Group
 from nerlet_export.data import Pieces
 from nerlet_export.operators import Attention, split_heads
+from nerlet_export.pretrained import build_encoder
 
 # Segments 0 .. WORD_SHAPE_COUNT - 1 are word shapes (0: none), the last is "part of a label".
 
 LABEL_SEGMENT = WORD_SHAPE_COUNT
 SEGMENT_COUNT = WORD_SHAPE_COUNT + 1
+# Encoders that are not built, why, and what to take.
+_REFUSED = {
+    "xlnet": "GLiNER's paper reports that no usable model came of it, so none is converted or "
+    "trained; take one over 'deberta-v2', whose positions are relative, too",
+}
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> their mixture
 
 
@@ -42,8 +48,10 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = AutoModel.from_config(_hf_config(config.encoder))
-        hf = self.model.config
+        hf = _hf_config(config.encoder)
+        if hf.model_type in _REFUSED:
+            raise BundleError(f"the encoder is {hf.model_type!r}: {_REFUSED[hf.model_type]}")
+        self.model = build_encoder(hf)
         if config.label_attention == "isolated" and not _is_plain_bert(hf):
             raise BundleError(
                 f"label_attention is 'isolated' but the encoder is {hf.model_type!r}: isolated "

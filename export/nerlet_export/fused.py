@@ -4,7 +4,8 @@ Exporting traces a copy of the model whose attention is replaced, family by fami
 known here is traced as transformers has it.
 
 * Scores, mask, softmax and mixture are one operator, `com.microsoft.MultiHeadAttention`, which
-  takes whatever is added to the scores as a bias: the mask, and MPNet's relative positions.
+  takes whatever is added to the scores as a bias: the mask, and the relative positions of MPNet
+  and T5.
 * Queries, keys and values of a layer are one product.
 * DeBERTa-v2 and -v3: the keys and queries of relative positions are constants, of which a run takes
   only the buckets that a text of its length can meet; where each distance's bucket lies is found
@@ -14,6 +15,7 @@ Axes: B texts, T pieces, H heads, D width, d = D / H, S buckets on one side, R b
 """
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -32,23 +34,9 @@ def fuse(model: AnyModel) -> AnyModel:
     """Copy a model with the attention of its encoder replaced where a faster form is known."""
     fused = deepcopy(model).eval()
     hf = fused.encoder.model
-    if hf.config.model_type == "deberta-v2" and _is_known_deberta(hf.config):
-        _fuse_deberta(hf.encoder)
-    elif hf.config.model_type == "bert":
-        for layer in hf.encoder.layer:
-            own = layer.attention.self
-            own.joined = _join_linear(own.query, own.key, own.value)
-    elif hf.config.model_type == "mpnet":
-        for layer in hf.encoder.layer:
-            layer.attention.attn = MPNetAttention(layer.attention.attn)
-    elif hf.config.model_type in _BERT_SHAPED and has_absolute_positions(hf.config):
-        for layer in hf.encoder.layer:
-            layer.attention.self = BertAttention(layer.attention.self)
+    if hf.config.model_type in _FUSIONS:
+        _FUSIONS[hf.config.model_type](hf)
     return fused
-
-
-# Encoders with BERT's attention, the rest of which transformers runs; ALBERT's is within more.
-_BERT_SHAPED = frozenset({"roberta", "xlm-roberta", "camembert", "electra"})
 
 
 def _is_known_deberta(config: Any) -> bool:  # noqa: ANN401  (a config class per encoder)
@@ -56,13 +44,55 @@ def _is_known_deberta(config: Any) -> bool:  # noqa: ANN401  (a config class per
     return bool(config.relative_attention) and set(config.pos_att_type) == {"c2p", "p2c"}
 
 
-def _fuse_deberta(encoder: Any) -> None:  # noqa: ANN401  (transformers' module)
-    positions = encoder.get_rel_embedding().detach()
-    first = encoder.layer[0].attention.self
+def _fuse_deberta(hf: Any) -> None:  # noqa: ANN401  (transformers' module)
+    if not _is_known_deberta(hf.config):
+        return
+    positions = hf.encoder.get_rel_embedding().detach()
+    first = hf.encoder.layer[0].attention.self
     # Past nn.Module: among its modules, the class's own method would hide it
-    encoder.__dict__["get_rel_pos"] = Buckets(first)
-    for layer in encoder.layer:
+    hf.encoder.__dict__["get_rel_pos"] = Buckets(first)
+    for layer in hf.encoder.layer:
         layer.attention.self = DebertaAttention(layer.attention.self, positions)
+
+
+def _fuse_bert(hf: Any) -> None:  # noqa: ANN401
+    for layer in hf.encoder.layer:
+        own = layer.attention.self
+        own.joined = _join_linear(own.query, own.key, own.value)
+
+
+def _fuse_bert_shaped(hf: Any) -> None:  # noqa: ANN401
+    """Fuse what has BERT's attention, while transformers runs the rest."""
+    if has_absolute_positions(hf.config):
+        for layer in hf.encoder.layer:
+            layer.attention.self = BertAttention(layer.attention.self)
+
+
+def _fuse_mpnet(hf: Any) -> None:  # noqa: ANN401
+    for layer in hf.encoder.layer:
+        layer.attention.attn = MPNetAttention(layer.attention.attn)
+
+
+def _fuse_modernbert(hf: Any) -> None:  # noqa: ANN401
+    for layer in hf.layers:
+        layer.attn = ModernBertAttention(layer.attn)
+
+
+def _fuse_t5(hf: Any) -> None:  # noqa: ANN401
+    for block in hf.encoder.block:
+        block.layer[0].SelfAttention = T5Attention(block.layer[0].SelfAttention)
+
+
+# By model_type; ALBERT's attention is within more and stays as it is.
+_FUSIONS: dict[str, Callable[[Any], None]] = {
+    "bert": _fuse_bert,
+    "deberta-v2": _fuse_deberta,
+    "mpnet": _fuse_mpnet,
+    "modernbert": _fuse_modernbert,
+    "t5": _fuse_t5,
+    "mt5": _fuse_t5,
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra"), _fuse_bert_shaped),
+}
 
 
 class Buckets(nn.Module):
@@ -191,18 +221,106 @@ class MPNetAttention(nn.Module):
         return (self.output(Attention.apply(q, k, v, None, bias, self.heads, self.scale)),)
 
 
+class ModernBertAttention(nn.Module):
+    """ModernBERT's attention, over all pieces or those near by; stands in for transformers' own."""
+
+    def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' module)
+        super().__init__()
+        self.heads: int = own.config.num_attention_heads
+        self.scale = 1 / math.sqrt(own.head_dim)
+        self.project, self.output = own.Wqkv, own.Wo
+        # Of transformers 4; 5 gives each layer its mask and its turns
+        self.is_local = getattr(own, "local_attention", (-1, -1)) != (-1, -1)
+        self.rotary: Any = getattr(own, "rotary_emb", None)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        sliding_window_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **_: object,
+    ) -> tuple[Tensor, None]:
+        """Attend over (B, T, D).
+
+        Args:
+            hidden_states: (B, T, D).
+            attention_mask: transformers', (B, 1, T, T).
+            sliding_window_mask: The mask of layers that see what is near by; transformers 4.
+            position_ids: (1, T); transformers 4.
+            position_embeddings: Cosines and sines, (1, T, d) each; transformers 5.
+
+        Returns:
+            (B, T, D), and nothing where transformers has its scores.
+        """
+        q, k, v = self.project(hidden_states).split(hidden_states.shape[-1], dim=-1)
+        turns = position_embeddings or self.rotary(hidden_states, position_ids)
+        mask = sliding_window_mask if self.is_local else attention_mask
+        bias = None if mask is None else _spread(mask, q, self.heads)
+        q, k = (self._turn(x, *turns) for x in (q, k))
+        return self.output(Attention.apply(q, k, v, None, bias, self.heads, self.scale)), None
+
+    def _turn(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """Turn (B, T, D) by position: halves of a head are the two coordinates."""
+        x = x.unflatten(-1, (self.heads, -1))  # (B, T, H, d)
+        first, second = x.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        return (x * cosines[:, :, None] + turned * sines[:, :, None]).flatten(2)
+
+
+class T5Attention(nn.Module):
+    """T5's attention, whose relative positions are a bias; stands in for transformers' own."""
+
+    def __init__(self, own: Any) -> None:  # noqa: ANN401  (transformers' module)
+        super().__init__()
+        self.heads: int = own.n_heads
+        self.project = _join_linear(own.q, own.k, own.v)
+        self.output = own.o
+        self.positions = own  # of the first layer, which finds the bias for all
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None,
+        position_bias: Tensor | None = None,
+        **_: object,
+    ) -> tuple[Tensor, Tensor, None]:
+        """Attend over (B, T, D); the mask is transformers', over keys or pairs.
+
+        Returns:
+            Its answer, the bias of positions with the mask, (B, H, T, T), and nothing where
+            transformers has its scores.
+        """
+        if position_bias is None:
+            T = hidden_states.shape[1]
+            position_bias = self.positions.compute_bias(T, T)  # (1, H, T, T)
+            if mask is not None:
+                position_bias = position_bias + _additive(mask, hidden_states)
+        q, k, v = self.project(hidden_states).chunk(3, dim=-1)
+        mixed = Attention.apply(q, k, v, None, position_bias, self.heads, 1.0)
+        return self.output(mixed), position_bias, None
+
+
 def _spread(mask: Tensor, x: Tensor, heads: int) -> Tensor:
     """Make a mask (B, 1, 1 or T, T), added or boolean, one to add for every head, (B, H, T, T)."""
+    return _additive(mask, x).expand(-1, heads, x.shape[1], -1)
+
+
+def _additive(mask: Tensor, x: Tensor) -> Tensor:
+    """Make a boolean mask one to add to the scores of x; leave an added one."""
     if mask.dtype == torch.bool:
         mask = (~mask).to(x.dtype) * torch.finfo(x.dtype).min
-    T = x.shape[1]
-    return mask.expand(-1, heads, T, -1)
+    return mask
 
 
 def _join_linear(*parts: nn.Linear) -> nn.Linear:
     """One layer whose output is that of all, one after the other."""
-    joined = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
+    has_bias = parts[0].bias is not None
+    size = sum(part.out_features for part in parts)
+    joined = nn.Linear(parts[0].in_features, size, bias=has_bias)
     with torch.no_grad():
         joined.weight.copy_(torch.cat([part.weight for part in parts]))
-        joined.bias.copy_(torch.cat([part.bias for part in parts]))
+        if has_bias:
+            joined.bias.copy_(torch.cat([part.bias for part in parts]))
     return joined

@@ -3,9 +3,11 @@
 onnxruntime's own converter does it; the signature stays the reference's, logits in float32. Here
 stands what it is told:
 
-* Norms, softmax and the LSTM stay float32: they sum many squares, exponentials, or steps.
+* Norms, softmax and the LSTM stay float32: they sum many squares, exponentials, or steps. T5's
+  norm is no operator of its own: there it is the mean of squares up to its root.
 * So does what becomes a whole number, such as MPNet's buckets of positions: a logarithm that is
-  rounded falls into the next one.
+  rounded falls into the next one. And so do the angles of ModernBERT's positions: past 1024 radians
+  float16 knows none.
 * No constant is larger than 10,000. Masks are added to scores as the least float32; in float16
   that is -65504, to which a score adds up to -inf, and a row of nothing else is NaN.
 
@@ -46,7 +48,7 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     typed = _infer_types(model)
     graph = typed.graph
-    exact = set(_find_whole_numbers(graph))
+    exact = {*_find_whole_numbers_and_angles(graph), *_find_mean_squares(graph)}
     kept = {node.name for node in graph.node if node.op_type in _KEPT} | exact
     _bound_infinities(graph)
     _hide_types_between(graph, kept)
@@ -168,8 +170,8 @@ def _infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(typed)
 
 
-def _find_whole_numbers(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of the nodes whose floats become whole numbers, back to where they became floats."""
+def _find_whole_numbers_and_angles(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the nodes whose floats become whole numbers or waves, back to their first floats."""
     floats = {
         value.name
         for value in graph.value_info
@@ -179,7 +181,8 @@ def _find_whole_numbers(graph: onnx.GraphProto) -> Iterator[str]:
     pending: list[str] = []
     for node in graph.node:
         is_cast = node.op_type == "Cast" and node.input[0] in floats
-        if is_cast and helper.get_node_attr_value(node, "to") not in _FLOATS:
+        is_rounded = is_cast and helper.get_node_attr_value(node, "to") not in _FLOATS
+        if is_rounded or node.op_type in ("Sin", "Cos"):
             yield node.name
             pending.append(node.input[0])
     seen: set[str] = set()
@@ -189,6 +192,17 @@ def _find_whole_numbers(graph: onnx.GraphProto) -> Iterator[str]:
             seen.add(name)
             yield makers[name].name
             pending += makers[name].input
+
+
+def _find_mean_squares(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the nodes between squares and the root of their mean."""
+    makers = {name: node for node in graph.node for name in node.output}
+    pending = [node for node in graph.node if node.op_type == "Sqrt"]
+    while pending:
+        node = pending.pop()
+        yield node.name
+        before = [makers[name] for name in node.input if name in makers]
+        pending += [own for own in before if own.op_type in ("Add", "ReduceMean", "Pow")]
 
 
 def _hide_types_between(graph: onnx.GraphProto, kept: set[str]) -> None:

@@ -1,84 +1,46 @@
-"""Span head and entity head: words and labels -> logits, in the form that folds.
+"""Everything above the encoder: words and labels -> logits, in the form that folds.
 
-Both span heads end in `W2 relu(a_i + b_j) + b2` with a vector a per start word, b per end word:
-
-* paper, equation 1: FFN([h_i; h_j]), so a = Wa h_i + b1 and b = Wb h_j;
-* markerV0, the reference's: FFN(relu([s_i; e_j])), so a = Wa relu(s_i) + b1 and b = Wb relu(e_j).
-
-The dot product with a label q then folds: (W2 z + b2) . q = z . (W2^T q) + b2 . q, which needs C
-columns per span instead of D. Parameter names are the reference's (gliner 0.2.29), so that
-checkpoints go both ways.
+What a span is scored by is the span head's (`span_heads`, `width_heads`); here stand the LSTM over
+the words and the entity head, whose labels are folded into the span head: C columns per span
+instead of D.
 """
 
-from typing import cast
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nerlet_export.config import ModelConfig
+from nerlet_export.span_heads import (
+    MarkerSpanHead,
+    MarkerV0SpanHead,
+    MarkerV1SpanHead,
+    MarkerV2SpanHead,
+    PaperSpanHead,
+    SpanHead,
+    TwoLayers,
+)
+from nerlet_export.width_heads import (
+    CatSpanHead,
+    ConvShareSpanHead,
+    ConvSpanHead,
+    MlpSpanHead,
+    PoolSpanHead,
+    QuerySpanHead,
+)
 
-# The logit that every span starts from in training: most spans are no entity. With 0 the first
-# thousand steps only learn that; -3 is a score of 0.05.
-INITIAL_LOGIT = -3.0
-
-
-class TwoLayers(nn.Sequential):
-    """The reference's projection: linear, ReLU, dropout, linear (its parameter names: 0 and 3)."""
-
-    def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out)
-        )
-
-    @property
-    def first(self) -> nn.Linear:
-        """The layer into the hidden width."""
-        return cast(nn.Linear, self[0])
-
-    @property
-    def last(self) -> nn.Linear:
-        """The layer out of it."""
-        return cast(nn.Linear, self[3])
-
-
-class PaperSpanHead(nn.Module):
-    """Equation 1 of the paper: S_ij = FFN([h_i; h_j])."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        D = config.hidden_size
-        self.out_project = TwoLayers(2 * D, config.head_width, D, config.dropout)
-        self.logit_bias = nn.Parameter(torch.tensor(INITIAL_LOGIT))
-
-    def endpoints(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Project words (..., D) to their part as a span's start and as its end, (..., H) each."""
-        return _split_linear(self.out_project.first, words, words)
-
-
-class MarkerV0SpanHead(nn.Module):
-    """The reference's default head: two-layer networks for start, end, and their concatenation."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        D = config.hidden_size
-        self.project_start = TwoLayers(D, 4 * D, D, config.dropout)
-        self.project_end = TwoLayers(D, 4 * D, D, config.dropout)
-        self.out_project = TwoLayers(2 * D, 4 * D, D, config.dropout)
-
-    def endpoints(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Project words (..., D) to their part as a span's start and as its end, (..., H) each."""
-        start, end = self.project_start(words), self.project_end(words)
-        return _split_linear(self.out_project.first, F.relu(start), F.relu(end))
-
-
-SpanHead = PaperSpanHead | MarkerV0SpanHead
-
-
-def _split_linear(linear: nn.Linear, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply a linear layer of [start; end] to each half alone; their sum is the layer's output."""
-    left, right = linear.weight.chunk(2, dim=1)
-    return F.linear(start, left, linear.bias), F.linear(end, right)
+HEADS: dict[str, type[SpanHead]] = {
+    "paper": PaperSpanHead,
+    "markerV0": MarkerV0SpanHead,
+    "markerV1": MarkerV1SpanHead,
+    "markerV2": MarkerV2SpanHead,
+    "marker": MarkerSpanHead,
+    "query": QuerySpanHead,
+    "mlp": MlpSpanHead,
+    "cat": CatSpanHead,
+    "conv_conv": ConvSpanHead,
+    "conv_max": PoolSpanHead,
+    "conv_mean": PoolSpanHead,
+    "conv_sum": PoolSpanHead,
+    "conv_share": ConvShareSpanHead,
+}
 
 
 class WordReader(nn.Module):
@@ -113,29 +75,9 @@ class Heads(WordReader):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         D = config.hidden_size
-        is_paper = config.span_mode == "paper"
-        self.span = PaperSpanHead(config) if is_paper else MarkerV0SpanHead(config)
-        self.label = TwoLayers(D, D if is_paper else 4 * D, D, config.dropout)
+        self.span = HEADS[config.span_mode](config)
+        self.label = TwoLayers(D, D if config.span_mode == "paper" else 4 * D, D, config.dropout)
 
     def fold_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Fold labels (..., D) into the span head: directions (..., H), offsets (...)."""
-        q = self.label(labels)  # (..., D)
-        last = self.span.out_project.last
-        offsets = q @ last.bias
-        if isinstance(self.span, PaperSpanHead):
-            offsets = offsets + self.span.logit_bias
-        return q @ last.weight, offsets
-
-    def project(self, starts: Tensor, ends: Tensor, directions: Tensor) -> Tensor:
-        """Project spans on labels; the labels' offsets are still to be added.
-
-        Args:
-            starts: Start parts of S spans, (B, S, H).
-            ends: End parts of the same spans, (B, S, H).
-            directions: Folded labels, (B, C, H).
-
-        Returns:
-            (B, S, C).
-        """
-        hidden = self.span.out_project[2](F.relu(starts + ends))  # (B, S, H), dropout in training
-        return hidden @ directions.transpose(1, 2)
+        return self.span.fold(self.label(labels))

@@ -12,12 +12,12 @@ Axes: B texts, L words, K widths, T pieces, C labels, D width, H hidden width of
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nerlet_export.config import ModelConfig
 from nerlet_export.data import Batch
 from nerlet_export.encoder import Encoder, label_blocks
 from nerlet_export.heads import Heads
+from nerlet_export.span_heads import PairHead
 from nerlet_export.token_heads import TokenHeads
 
 
@@ -87,11 +87,10 @@ class SpanModel(Model):
     def score_words(
         self, words: Tensor, lengths: Tensor, directions: Tensor, offsets: Tensor
     ) -> Tensor:
-        """Score all spans of encoded words against folded labels, those of each width together.
+        """Score all spans of encoded words against folded labels.
 
-        What lies between the layers is (B, L, H) and not (B, L * K, H), so it stays in the cache
-        and memory grows with the text alone. Spans past the last word get some logit, as those past
-        the text do in the reference.
+        Memory grows with the text alone, not with its spans (`span_heads`). Spans past the last
+        word get some logit, as those past the text do in the reference.
 
         Args:
             words: (B, L, D).
@@ -102,16 +101,10 @@ class SpanModel(Model):
         Returns:
             Logits, (B, L, K, C).
         """
-        K = self.config.max_width
         words = self.heads.read_words(words, lengths)
-        starts, ends = self.heads.span.endpoints(words)  # (B, L, H) each
-        ends = F.pad(ends, (0, 0, 0, K - 1))
-        scored = [
-            self.heads.project(starts, ends[:, width : width - K + 1 or None], directions)
-            for width in range(K)
-        ]
+        scored = self.heads.span.score(words, lengths, directions)
         # Joined first and offset then: constant slices and few nodes, which short texts feel
-        return torch.cat(scored, dim=2).unflatten(2, (K, -1)) + offsets[:, None, None]
+        return torch.cat(scored, dim=2).unflatten(2, (len(scored), -1)) + offsets[:, None, None]
 
     def score_batch(self, batch: Batch) -> Tensor:
         """Score the spans of a training batch against each text's labels: logits (B, S, C)."""
@@ -119,14 +112,18 @@ class SpanModel(Model):
         blocks = hidden[batch.label_slots]  # (U, P, D)
         labels = (blocks * batch.label_weights[:, :, None]).sum(1)  # (U, D)
         directions, offsets = self.heads.fold_labels(labels)  # (U, H), (U,)
-        words = self.heads.read_words(hidden[batch.words], batch.lengths)  # (B, L, D)
-        starts, ends = self.heads.span.endpoints(words)
-        logits = self.heads.project(
+        directions, offsets = directions[batch.labels], offsets[batch.labels]  # (B, C, H), (B, C)
+        words, span = hidden[batch.words], self.heads.span  # (B, L, D)
+        if not isinstance(span, PairHead):
+            return self.score_words(words, batch.lengths, directions, offsets).flatten(1, 2)
+        words = self.heads.read_words(words, batch.lengths)
+        starts, ends = span.endpoints(words, batch.lengths)
+        logits = span.project(
             _gather_rows(starts, batch.starts),  # (B, S, H)
             _gather_rows(ends, batch.ends),
-            directions[batch.labels],
+            directions,
         )
-        return logits + offsets[batch.labels][:, None]
+        return logits + offsets[:, None]
 
 
 class TokenModel(Model):

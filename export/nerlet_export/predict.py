@@ -47,7 +47,8 @@ class TorchPredictor:
             if example.words:
                 examples[index] = (example, kept)
         order = sorted(examples, key=lambda index: examples[index][0].size)
-        for run in _runs(order, [examples[index][0].size for index in order]):
+        limit = 1 if self._model.heads.span.sees_padding else _RUN_PIECES
+        for run in _runs(order, [examples[index][0].size for index in order], limit):
             batch = make_batch([examples[index][0] for index in run], pieces, self._layout)
             for index, spans in zip(run, self._spans(batch), strict=True):
                 kept = examples[index][1]
@@ -136,11 +137,11 @@ def prompt_layout(checkpoint: Checkpoint) -> Layout:
     )
 
 
-def _runs(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """Cut a length-sorted order into runs of at most `_RUN_PIECES` padded pieces."""
+def _runs(order: Sequence[int], sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut a length-sorted order into runs of one text or of at most `limit` padded pieces."""
     runs: list[list[int]] = []
     for index, size in zip(order, sizes, strict=True):
-        if not runs or (len(runs[-1]) + 1) * size > _RUN_PIECES:
+        if not runs or (len(runs[-1]) + 1) * size > limit:
             runs.append([])
         runs[-1].append(index)
     return runs

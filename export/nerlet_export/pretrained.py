@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 
 from nerlet.errors import InputError
 
 # What only describes the file that a config was read from.
 _ABOUT_FILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
+_T5 = ("t5", "mt5")  # whose class for mT5 is T5's, as in the reference
 
 
 def find_encoder(name: str) -> str:
@@ -32,13 +33,24 @@ def find_encoder(name: str) -> str:
     return str(Path(spec.submodule_search_locations[0]) / folder)
 
 
+def build_encoder(config: Any) -> Any:  # noqa: ANN401  (a config and a model class per encoder)
+    """Build an encoder of a Hugging Face config with random weights; of T5 the encoder alone."""
+    if config.model_type in _T5:
+        return T5EncoderModel(config)
+    # ModernBERT otherwise takes flash-attn where that is installed, which cannot be exported
+    options = {"attn_implementation": "sdpa"} if config.model_type == "modernbert" else {}
+    return AutoModel.from_config(config, **options)
+
+
 def load_encoder(name: str) -> Any:  # noqa: ANN401  (a model class per encoder)
-    """Load an encoder with its weights.
+    """Load an encoder with its weights; of T5 the encoder alone.
 
     Raises:
         InputError: It cannot be had, or lacks weights.
     """
-    model, report = _load(AutoModel.from_pretrained, name, output_loading_info=True)
+    is_t5 = _load(AutoConfig.from_pretrained, name).model_type in _T5
+    kind = T5EncoderModel if is_t5 else AutoModel
+    model, report = _load(kind.from_pretrained, name, output_loading_info=True)
     check_encoder_keys(name, report["missing_keys"])  # what is beside the encoder is not needed
     return model
 

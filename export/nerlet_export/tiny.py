@@ -38,6 +38,23 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 0,
         "layer_norm_eps": 1e-7,
     },
+    # Layers that see all pieces and such that see four on each side, in turn
+    "modernbert": {
+        **_SMALL,
+        "model_type": "modernbert",
+        "global_attn_every_n_layers": 2,
+        "local_attention": 8,
+    },
+    "t5": {
+        "model_type": "t5",
+        "hidden_size": 16,
+        "d_kv": 6,
+        "d_ff": 24,
+        "num_layers": 2,
+        "num_heads": 2,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+    },
 }
 PAD_ID = 1  # RoBERTa's and MPNet's, which MPNet's positions do not read from its config
 _SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]")

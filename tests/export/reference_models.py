@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from nerlet_export.graph import INPUTS
 from nerlet_export.tiny import ENCODERS, PAD_ID, make_tokenizer
 
 with warnings.catch_warnings():  # torch's, of how transformers' DeBERTa is written
@@ -19,8 +22,21 @@ with warnings.catch_warnings():  # torch's, of how transformers' DeBERTa is writ
 MAX_WIDTH = 5
 MAX_LEN = 160
 LOGIT_DEVIATION = 2.0  # random models otherwise saturate: all scores 0 or 1, and tied
+# Encoders of the reference; some differ from another only by what their published configs say.
+BACKBONES: dict[str, dict[str, Any]] = {
+    **ENCODERS,
+    "camembert": {**ENCODERS["roberta"], "model_type": "camembert"},
+    "mdeberta": {**ENCODERS["deberta-v2"], "pos_att_type": "p2c|c2p"},
+    "mt5": {
+        **ENCODERS["t5"],
+        "model_type": "mt5",
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    },
+    "xlnet": {"model_type": "xlnet", "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24},
+}
 # Absolute positions must hold our longest prompts; relative ones are only what they are clipped to.
-_POSITIONS = {"bert": 1200, "deberta-v2": 64, "roberta": 1200}
+_POSITIONS = dict.fromkeys(BACKBONES, 1200) | {"deberta-v2": 64, "mdeberta": 64}
 # Uncased as most BERTs are, and as they do it drops control and format characters.
 _UNCASED = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _PROBES = ("the cat sat on a mat", "10 % of x-ray", "(a) b c d e f g h i j k l m n o p")
@@ -31,6 +47,9 @@ def write_encoder(folder: Path, encoder: str, words: Sequence[str] = ()) -> Path
     tokenizer = make_tokenizer(words)
     if encoder == "bert":
         tokenizer.normalizer = _UNCASED
+    if encoder in ("t5", "mt5"):  # which put nothing before a text
+        end = ("[SEP]", tokenizer.token_to_id("[SEP]"))
+        tokenizer.post_processor = processors.TemplateProcessing("$A [SEP]", special_tokens=[end])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -39,8 +58,9 @@ def write_encoder(folder: Path, encoder: str, words: Sequence[str] = ()) -> Path
         unk_token="[UNK]",
     )
     fast.save_pretrained(folder)
-    config = {**ENCODERS[encoder], "vocab_size": len(fast), "pad_token_id": PAD_ID}
-    config["max_position_embeddings"] = _POSITIONS[encoder]
+    config = {**BACKBONES[encoder], "vocab_size": len(fast), "pad_token_id": PAD_ID}
+    if "max_position_embeddings" in config:
+        config["max_position_embeddings"] = _POSITIONS[encoder]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
@@ -53,19 +73,28 @@ def make_reference(
     has_rnn: bool = False,
     seed: int = 0,
     words: Sequence[str] = (),
+    span_mode: str = "markerV0",
 ) -> Any:
     """Make a reference model over an encoder folder, which is written too."""
     source = write_encoder(folder, encoder, words)
-    width = 12 if is_projected else ENCODERS[encoder]["hidden_size"]
-    return make_reference_over(source, width, has_rnn=has_rnn, seed=seed)
+    width = 12 if is_projected else 16  # the encoder's own
+    return make_reference_over(source, width, has_rnn=has_rnn, seed=seed, span_mode=span_mode)
 
 
-def make_reference_over(source: Path, width: int, *, has_rnn: bool = False, seed: int = 0) -> Any:
+def make_reference_over(
+    source: Path,
+    width: int,
+    *,
+    has_rnn: bool = False,
+    seed: int = 0,
+    span_mode: str = "markerV0",
+) -> Any:
     """Make a reference model over an encoder folder: its config and tokenizer, other weights."""
     torch.manual_seed(seed)
     config = {
         "model_name": str(source),
         "hidden_size": width,
+        "span_mode": span_mode,
         "num_rnn_layers": int(has_rnn),
         "max_width": MAX_WIDTH,
         "max_len": MAX_LEN,
@@ -124,10 +153,23 @@ def load_reference_on_onnx(folder: Path) -> Any:
 
 def reference_logits(model: Any, texts: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
     """Logits of a padded batch, (B, L, K, C)."""
+    _, output = _run(model, texts, labels)
+    return torch.as_tensor(output.logits)
+
+
+def run_reference(
+    model: Any, texts: Sequence[str], labels: Sequence[Sequence[str]]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The reference's own tensors of a batch, by graph input, and its logits, (B, L, K, C)."""
+    batch, output = _run(model, texts, list(map(list, labels)))
+    feeds = {name: np.asarray(batch[name]) for name in INPUTS}
+    return feeds, np.asarray(output.logits)
+
+
+def _run(model: Any, texts: Sequence[str], labels: Sequence[Any], **options: bool) -> Any:
     prepared = model.prepare_batch(list(texts), list(labels))
     batch = model.collate_batch(prepared["input_x"], prepared["entity_types"])
-    logits = model.run_batch(batch).logits
-    return torch.as_tensor(logits)
+    return batch, model.run_batch(batch, **options)
 
 
 def _enliven(model: Any) -> None:
@@ -135,10 +177,7 @@ def _enliven(model: Any) -> None:
     with torch.no_grad():
         _draw_weights(model)
         label = model.model.prompt_rep_layer[-1]
-        span = model.model.span_rep_layer.span_rep_layer.out_project[-1]
-        output = _run_probes(model)
-        direction = output.prompts_embedding.mean((0, 1))  # (D,)
-        span.bias.sub_(output.logits.mean() * direction / direction.dot(direction))
+        _centre(model)
         scale = LOGIT_DEVIATION / _run_probes(model).logits.std()
         label.weight.mul_(scale)
         label.bias.mul_(scale)
@@ -153,7 +192,18 @@ def _draw_weights(model: Any) -> None:
     model.eval()
 
 
+def _centre(model: Any) -> None:
+    """Move the mean of the logits to 0 by the span head's last bias, or else the labels'."""
+    output = _run_probes(model)
+    *_, last = model.model.span_rep_layer.span_rep_layer.modules()
+    if isinstance(last, nn.Linear) and model.config.span_mode != "mlp":  # a ReLU ends that one
+        bias, direction = last.bias, output.prompts_embedding.mean((0, 1))  # (D,)
+    else:
+        bias = model.model.prompt_rep_layer[-1].bias
+        direction = output.span_embeddings.mean((0, 1, 2))
+    bias.sub_(output.logits.mean() * direction / direction.dot(direction))
+
+
 def _run_probes(model: Any) -> Any:
-    prepared = model.prepare_batch(list(_PROBES), ["person", "a b", "x"])
-    batch = model.collate_batch(prepared["input_x"], prepared["entity_types"])
-    return model.run_batch(batch)
+    _, output = _run(model, _PROBES, ["person", "a b", "x"], return_vectors=True)
+    return output

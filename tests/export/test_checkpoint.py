@@ -160,6 +160,24 @@ def test_buffers_of_older_transformers_are_left_out(copied):
     load_checkpoint(folder)
 
 
+@pytest.mark.parametrize("kept", ["shared.weight", "encoder.embed_tokens.weight"])
+def test_a_weight_of_two_names_may_be_stored_under_either(tmp_path, kept):
+    """T5's table of word pieces; which name stays is up to who wrote the file."""
+    checkpoint = make_checkpoint("t5", span_mode="markerV0")
+    save_checkpoint(tmp_path, checkpoint)
+    state = load_file(tmp_path / WEIGHTS)
+    prefix = "token_rep_layer.bert_layer.model."
+    stored = [key for key in state if "shared" in key or "embed_tokens" in key]
+    assert stored == [f"{prefix}shared.weight"]
+    state[prefix + kept] = state.pop(stored[0])
+    save_file(state, tmp_path / WEIGHTS)
+    np.testing.assert_array_equal(our_logits(load_checkpoint(tmp_path)), our_logits(checkpoint))
+    del state[prefix + kept]
+    save_file(state, tmp_path / WEIGHTS)
+    with pytest.raises(BundleError, match=r"missing 2 \(.*embed_tokens\.weight, .*shared\.weight"):
+        load_checkpoint(tmp_path)
+
+
 def test_half_precision_is_read_as_float32(copied, saved):
     folder = copied()
     state = {key: value.half() for key, value in load_file(folder / WEIGHTS).items()}
@@ -228,6 +246,20 @@ def test_a_new_model_of_an_uncased_encoder_loads_in_the_reference(tmp_path):
             parameter.normal_(0.0, 0.2)
     save_checkpoint(tmp_path / "checkpoint", checkpoint)
     assert_same_logits(checkpoint, load_reference(tmp_path / "checkpoint"))
+
+
+@pytest.mark.parametrize("encoder", ["t5", "mt5", "modernbert"])
+def test_a_new_model_starts_with_the_weights_of_its_encoder(tmp_path, encoder):
+    """Of T5 with the encoder's alone, though its folder has a decoder's too."""
+    source = write_encoder(tmp_path / "encoder", encoder)
+    original = AutoModel.from_config(AutoConfig.from_pretrained(source)).eval()
+    original.save_pretrained(source)
+    model = start_model(str(source), {}).model.encoder.model
+    ids = torch.tensor([[10, 20, 30, 40]])
+    with torch.no_grad():
+        encode = getattr(original, "encoder", original)
+        torch.testing.assert_close(model(input_ids=ids)[0], encode(input_ids=ids)[0])
+    assert not [name for name in model.state_dict() if name.startswith("decoder.")]
 
 
 @pytest.fixture
@@ -321,7 +353,7 @@ OTHERS = {
     "labels_decoder": "gpt2",
     "relations_layer": "biaffine",
     "precomputed_prompts_mode": True,
-    "span_mode": "marker",
+    "span_mode": "endpoints",
     "subtoken_pooling": "mean",
     "post_fusion_schema": "l2l-l2t",
     "fuse_layers": True,

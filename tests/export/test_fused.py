@@ -67,9 +67,11 @@ def test_bert_attends_as_transformers_does():
     np.testing.assert_allclose(expected[seen], hf[0].numpy()[seen], atol=2e-5)
 
 
-@pytest.mark.parametrize("encoder", ["mpnet", "roberta", "xlm-roberta", "electra"])
+@pytest.mark.parametrize(
+    "encoder", ["mpnet", "roberta", "xlm-roberta", "electra", "modernbert", "t5"]
+)
 @pytest.mark.parametrize("size", [2, 5, 200])
-def test_encoders_of_berts_shape_attend_as_transformers_does(encoder, size):
+def test_other_encoders_attend_as_transformers_does(encoder, size):
     check_fused(model_of(encoder).model, size)
 
 
@@ -85,7 +87,9 @@ def test_a_deberta_with_one_position_term_stays_as_it_is():
     np.testing.assert_array_equal(encode(fuse(model), 9, [9, 5])[0][seen], expected[seen])
 
 
-@pytest.mark.parametrize("encoder", ["bert", "deberta-v2", "mpnet", "roberta", "electra"])
+@pytest.mark.parametrize(
+    "encoder", ["bert", "deberta-v2", "mpnet", "roberta", "electra", "modernbert", "t5"]
+)
 def test_attention_is_one_operator(encoder):
     checkpoint = model_of(encoder)
     graph = build_graph(checkpoint)

@@ -10,8 +10,10 @@ from nerlet.words import split_words, word_shape
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.data import Example, make_batch
 from nerlet_export.encoder import label_blocks
+from nerlet_export.heads import HEADS
 from nerlet_export.predict import prompt_layout
 from nerlet_export.samples import Sample, draw_sample, make_prompt
+from nerlet_export.span_heads import PaperSpanHead
 from nerlet_export.tiny import ENCODERS, make_checkpoint
 from nerlet_export.verify import known_cells, run_torch
 
@@ -24,6 +26,7 @@ ISOLATED: dict[str, Any] = {
 VARIANTS = [
     *((encoder, {}) for encoder in ENCODERS),
     *((encoder, REFERENCE_HEAD) for encoder in ENCODERS),
+    *(("bert", {"span_mode": mode, "num_rnn_layers": 1}) for mode in HEADS),
     ("bert", ISOLATED),
     ("bert", {"label_attention": "isolated"}),
     ("bert", {"label_pooling": "mean", "word_shapes": True}),
@@ -61,13 +64,15 @@ def test_packed_form_equals_padded_form(encoder, settings):
 def test_folded_head_is_equation_1():
     """Logit of span (i, j) and label t: FFN([h_i; h_j]) . q_t, plus the constant."""
     heads = make_checkpoint("bert").span_model.heads
+    span = heads.span
+    assert isinstance(span, PaperSpanHead)
     words, labels = torch.randn(1, 5, 16), torch.randn(1, 3, 16)
-    starts, ends = heads.span.endpoints(words)
+    starts, ends = span.endpoints(words, torch.tensor([5]))
     directions, offsets = heads.fold_labels(labels)
-    found = heads.project(starts[:, [1, 2]], ends[:, [3, 2]], directions) + offsets[:, None]
+    found = span.project(starts[:, [1, 2]], ends[:, [3, 2]], directions) + offsets[:, None]
     spans = torch.cat([words[:, [1, 2]], words[:, [3, 2]]], dim=-1)
-    expected = heads.span.out_project(spans) @ heads.label(labels).transpose(1, 2)
-    torch.testing.assert_close(found, expected + heads.span.logit_bias, atol=1e-5, rtol=1e-5)
+    expected = span.out_project(spans) @ heads.label(labels).transpose(1, 2)
+    torch.testing.assert_close(found, expected + span.logit_bias, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, ISOLATED])

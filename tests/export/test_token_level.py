@@ -20,13 +20,14 @@ from nerlet_export.convert import convert
 from nerlet_export.graph import build_graph
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.samples import draw_sample
+from tests.export.parity import Outcome
 from tests.export.reference_models import (
     load_reference,
     load_reference_on_onnx,
     make_token_reference,
     reference_logits,
 )
-from tests.export.test_oracle import Outcome, Trio, compare
+from tests.export.test_oracle import Trio, compare
 
 # Encoder, projection, LSTM.
 MODELS = {
