@@ -66,10 +66,19 @@ def _describe_files(bundle: Bundle) -> Section:
         ", ".join(path.relative_to(bundle.path).as_posix() for path in paths if path)
         for paths in (on_cpu, on_cuda)
     )
+    labels = [("labels read by", _describe_label_reader(bundle))] if bundle.labels else []
     return [
+        *labels,
         ("on the CPU", cpu or "nothing: half precision runs there by name alone"),
         ("on CUDA", cuda or "nothing: only fp16 and fp32 run there"),
     ]
+
+
+def _describe_label_reader(bundle: Bundle) -> str:
+    """Which file of a bi-encoder reads labels."""
+    if bundle.labels is not None and bundle.labels.encoder_path is not None:
+        return f"{bundle.labels.encoder_path.name}, each once, on the CPU"
+    return "the graph itself, for every text; or not at all where it takes their embeddings"
 
 
 def _describe_limits(bundle: Bundle) -> Section:
