@@ -59,7 +59,7 @@ def read_embeddings(path: Path, fingerprint: str, width: int) -> tuple[list[str]
     """
     expected = f"{path}: expected embeddings as save_labels writes them"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{expected}, but it cannot be read ({error}); save them again") from error

@@ -12,10 +12,12 @@ from tests.export.reference_models import (
     LOGIT_DEVIATION,
     MAX_LEN,
     MAX_WIDTH,
+    load_reference,
     write_encoder,
 )
 
 PROBES = ("the cat sat on a mat", "10 % of x-ray", "(a) b c d e f g h i j k l m n o p")
+MAX_LABEL_PIECES = 120
 _LABEL_WORDS = ("person", "##n", "or", "##ga", "date", "compound", "##ey", "тип", "人")
 
 
@@ -29,6 +31,7 @@ def make_bi_reference(
     labels_width: int = 16,
     has_rnn: bool = False,
     schema: str = "",
+    represents_spans: bool = False,
     seed: int = 0,
     words: Sequence[str] = (),
 ) -> Any:
@@ -51,6 +54,7 @@ def make_bi_reference(
                 "span_mode": span_mode,
                 "num_rnn_layers": int(has_rnn),
                 "post_fusion_schema": schema,
+                "represent_spans": represents_spans,
                 "num_post_fusion_layers": 1 + bool(schema),
                 "max_width": MAX_WIDTH,
                 "max_len": MAX_LEN,
@@ -59,6 +63,8 @@ def make_bi_reference(
             },
             backbone_from_pretrained=False,
         )
+    # What the reference pads labels to where it encodes them beforehand
+    model.data_processor.labels_tokenizer.model_max_length = MAX_LABEL_PIECES
     with torch.no_grad():
         _enliven(model)
     return model
@@ -87,6 +93,13 @@ def _enliven(model: Any) -> None:
     scale = LOGIT_DEVIATION / again.logits.std()
     layer.weight.mul_(scale)
     layer.bias.mul_(scale)
+
+
+def load_bi_reference(folder: Path, **options: object) -> Any:
+    """Load a folder with the reference, which warns that it adds no rows for its markers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Resizing embeddings is not supported")
+        return load_reference(folder, **options)
 
 
 def run_bi_reference(model: Any, texts: Sequence[str], labels: Sequence[Any]) -> Any:
