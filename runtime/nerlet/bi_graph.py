@@ -29,7 +29,7 @@ from nerlet.token_scores import find_token_candidates
 
 Floats = NDArray[np.float32]
 Found = tuple[Candidates, Floats | None]
-LABELS_INPUT = "labels_embeddings"
+_EMBEDDINGS = ("labels_embeddings", "labels_embeds")  # names of the input, today's first
 # What one run takes for the pairs of words and labels: some 4,800 labels beside 384 words of a span
 # model, 28 of a token-level one.
 _PART_BYTES = 256 * 2**20
@@ -45,7 +45,8 @@ class BiGraph:
         text: Scores texts beside labels.
         files: Of the model.
         encoder: Reads labels; None: there is none, or the text's graph does it.
-        takes_embeddings: What the text's graph takes of labels; else their pieces.
+        embeddings_input: Name of the text's graph for embeddings of labels; None: it takes their
+            pieces.
         has_word_shapes: Never.
     """
 
@@ -66,10 +67,10 @@ class BiGraph:
         """
         self.text = text
         self.encoder = encoder
-        self.takes_embeddings = takes_embeddings(text.sessions)
+        self.embeddings_input = find_embeddings_input(text.sessions)
         self.files = files
         self._tokenizer: LabelTokenizer | None = None
-        if encoder is not None or not self.takes_embeddings:
+        if encoder is not None or self.embeddings_input is None:
             self._tokenizer = LabelTokenizer(files.needed_tokenizer, files.max_positions)
 
     @property
@@ -123,12 +124,12 @@ class BiGraph:
             feeds = make_batch([prompts[place] for place in places])
             own_limits = [limits[place] for place in places]
             own = labels[places[0]]
-            if self.takes_embeddings and isinstance(own, tuple):
+            if self.embeddings_input and isinstance(own, tuple):
                 own = self._embed(own)
             cuts = self._cut(len(own), feeds["text_lengths"])
             parts = [
                 self._find_part(
-                    {**feeds, **_label_feeds(own[begin:end])},
+                    {**feeds, **self._label_feeds(own[begin:end])},
                     [limit[begin:end] for limit in own_limits],
                     one_thread=one_thread,
                     with_logits=with_logits,
@@ -143,6 +144,11 @@ class BiGraph:
         if self.encoder is None:
             raise InputError(f"labels: expected their embeddings; {BUNDLE}")
         return self.encoder.embed(labels)
+
+    def _label_feeds(self, labels: LabelPieces | Floats) -> dict[str, Tensor]:
+        if isinstance(labels, tuple):
+            return pad_pieces(labels)
+        return {self.embeddings_input or "": labels}
 
     def _cut(self, count: int, lengths: Tensor) -> list[tuple[int, int]]:
         """Ranges of labels that run at once: all, or as many as memory is meant for."""
@@ -194,29 +200,26 @@ def open_bi_graph(bundle: Bundle, files: LabelFiles, sessions: Sessions) -> BiGr
         BundleError: There is no tokenizer of labels where one is needed.
         GraphError: A signature is another.
     """
-    if not takes_embeddings(sessions):
-        probe = pad_pieces([(0,)])
-    else:
-        probe = {LABELS_INPUT: np.zeros((1, files.width), dtype=np.float32)}
+    name = find_embeddings_input(sessions)
+    probe: dict[str, Tensor] = pad_pieces([(0,)])
+    if name is not None:
+        probe = {name: np.zeros((1, files.width), dtype=np.float32)}
     text: Graph | TokenGraph
     if bundle.architecture == "bi_token":
         text = TokenGraph(sessions, bundle.ent.id, bundle.sep.id, probe)
     else:
         text = Graph(sessions, bundle.max_width, open_selector(sessions), probe)
     encoder = None
-    if takes_embeddings(sessions) and files.encoder_path is not None:
+    if name is not None and files.encoder_path is not None:
         own = open_sessions(files.encoder_path, threads=1)
         encoder = LabelEncoder(own, files.width, threads=sessions.threads)
     return BiGraph(text, files, encoder)
 
 
-def takes_embeddings(sessions: Sessions) -> bool:
-    """Whether a graph takes labels as embeddings."""
-    return LABELS_INPUT in {arg.name for arg in sessions.main.get_inputs()}
-
-
-def _label_feeds(labels: LabelPieces | Floats) -> dict[str, Tensor]:
-    return pad_pieces(labels) if isinstance(labels, tuple) else {LABELS_INPUT: labels}
+def find_embeddings_input(sessions: Sessions) -> str | None:
+    """Return the name by which a graph takes embeddings of labels; None where it does not."""
+    names = {arg.name for arg in sessions.main.get_inputs()}
+    return next((name for name in _EMBEDDINGS if name in names), None)
 
 
 def _join(parts: Sequence[Found], first_labels: Sequence[int]) -> Found:

@@ -40,6 +40,7 @@ LABELS = {
     "labels_input_ids": _Port("tensor(int64)", 2),  # (C, P)
     "labels_attention_mask": _Port("tensor(int64)", 2),  # (C, P)
     "labels_embeddings": _Port("tensor(float)", 2),  # (C, D)
+    "labels_embeds": _Port("tensor(float)", 2),  # the same, in the reference's exports of 2025
 }
 _WORD_SHAPES = "word_shapes"
 _WORD_SHAPES_PORT = _Port("tensor(int64)", 2)  # (B, T)

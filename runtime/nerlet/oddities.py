@@ -33,6 +33,7 @@ _INPUTS: _Axes = {
     "labels_input_ids": ("labels", "pieces of labels"),
     "labels_attention_mask": ("labels", "pieces of labels"),
     "labels_embeddings": ("labels", None),
+    "labels_embeds": ("labels", None),
 }
 
 

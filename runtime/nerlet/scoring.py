@@ -346,4 +346,5 @@ class Scorer:
 
     def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
         limits = (self._bundle.max_len, self._bundle.max_positions)
-        warn_of_lost_words(counts, *limits, is_isolated=self._bundle.is_isolated)
+        is_apart = self._bundle.is_isolated or self._bundle.labels is not None
+        warn_of_lost_words(counts, *limits, is_isolated=is_apart)

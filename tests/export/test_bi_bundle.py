@@ -19,18 +19,22 @@ from nerlet.bundle import open_bundle, read_manifest
 from nerlet.describe import describe_bundle
 from nerlet.errors import BundleError, GraphError, InputError
 from nerlet.label_encoder import LabelEncoder
+from nerlet.selection import SELECTION_PATH, Selector
+from nerlet.sessions import open_sessions
 from nerlet_export import verify
 from nerlet_export.checkpoint import load_checkpoint, save_checkpoint
 from nerlet_export.convert import convert
-from nerlet_export.graph import build_graph, build_labels_encoder
+from nerlet_export.graph import INPUTS, build_graph, build_labels_encoder
 from tests.export.bi_models import (
     MAX_LABEL_PIECES,
+    collate,
     load_bi_reference,
     make_bi_reference,
     run_bi_reference,
 )
 from tests.export.parity import find_difference
 from tests.export.reference_models import (
+    MAX_LEN,
     make_reference,
 )
 
@@ -147,6 +151,65 @@ def test_an_export_of_the_references_own_is_read(exported, oracle):
             method(LABELS)
     with pytest.raises(InputError, match="reads labels itself; give the labels alone, or make"):
         model.batch_predict_with_embeds(TEXTS, np.zeros((5, 16)), LABELS)
+
+
+class BesideEmbeddings(torch.nn.Module):
+    """The reference's model, as its exports of 2025 with `from_labels_embeddings` have it."""
+
+    def __init__(self, core, names):
+        super().__init__()
+        self.core = core
+        self.names = names
+
+    def forward(self, *tensors):
+        return self.core(**dict(zip(self.names, tensors, strict=True))).logits
+
+
+@pytest.mark.parametrize("name", ["labels_embeds", "labels_embeddings"])
+def test_an_export_that_takes_embeddings_is_read_under_both_names(exported, oracle, tmp_path, name):
+    folder = copy_without(exported, tmp_path / "export", "model.onnx", "labels_tokenizer")
+    batch = collate(oracle, TEXTS, LABELS)
+    given = oracle.encode_labels(LABELS)
+    names = [own for own in INPUTS if own in batch]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's own
+        torch.onnx.export(
+            BesideEmbeddings(oracle.model, [*names, "labels_embeds"]),
+            (*(batch[own] for own in names), given),
+            folder / "model.onnx",
+            input_names=[*names, name],
+            output_names=["logits"],
+            dynamic_axes={
+                **{own: {0: "batch", 1: "size"} for own in names},
+                name: {0: "labels", 1: "hidden_size"},
+            },
+            opset_version=17,
+            dynamo=False,
+        )
+    model = nerlet.load(folder, threads=1)
+    check_same(
+        model.batch_predict_with_embeds(TEXTS, given, LABELS, threshold=0.4),
+        oracle.inference(TEXTS, LABELS, threshold=0.4),
+    )
+    with pytest.raises(InputError, match="expected their embeddings"):
+        model.inference(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("has_selector", [False, True])
+def test_texts_with_the_same_labels_run_together_on_a_device(bundle, model, has_selector):
+    """As on another device, whose memory is the host's: texts in batches, and thresholds there."""
+    device = nerlet.load(bundle, threads=1)
+    graph: Any = device._scorer.graph
+    text = graph.text
+    text.sessions.providers = ["SomeExecutionProvider"]
+    if has_selector and hasattr(text, "selector"):
+        text.selector = Selector(open_sessions(SELECTION_PATH, threads=1))
+    labels = [LABELS, LABELS[::-1], LABELS, ["date", "x"], LABELS[::-1]]
+    texts = [*TEXTS, ""]
+    ours, expected = (
+        own.inference(texts, labels, threshold=0.3, batch_size=3) for own in (device, model)
+    )
+    check_same(ours, expected)
 
 
 def test_an_export_without_the_labels_tokenizer_says_where_to_get_it(exported, tmp_path):
@@ -280,6 +343,11 @@ def test_many_threads_may_ask_at_once(model):
     assert found == [expected] * 4
 
 
+def test_a_cut_text_is_told_without_blaming_the_labels(model):
+    with pytest.warns(UserWarning, match="40 words at the end of 1 texts .* at once; split"):
+        model.predict_entities("a " * (MAX_LEN + 40), LABELS)
+
+
 def test_texts_may_hold_what_the_reference_adds_to_its_tokenizer(model):
     found = model.inference(["[FLERT] <<ENT>> a <<SEP>>", "\udc80 a"], LABELS, threshold=0.1)
     assert len(found) == 2
@@ -379,6 +447,8 @@ def test_a_bundle_is_held_on_labelled_data(checkpoint, tmp_path, monkeypatch):
 def test_info_tells_the_kind_and_what_is_odd(bundle, exported):
     ours = dict(pair for section in describe_bundle(open_bundle(bundle)) for pair in section)
     assert ours["architecture"].startswith("bi")
+    assert ours["longest label"] == f"{MAX_LABEL_PIECES} pieces"
+    assert ours["labels"] == "up to 25 in training, by an encoder of their own"
     assert ours["labels read by"] == "labels_encoder.onnx, each once, on the CPU"
     theirs = dict(pair for section in describe_bundle(open_bundle(exported)) for pair in section)
     assert theirs["labels read by"].startswith("the graph itself, for every text")
