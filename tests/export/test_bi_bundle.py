@@ -18,7 +18,7 @@ from nerlet import bi_graph
 from nerlet.bundle import open_bundle, read_manifest
 from nerlet.describe import describe_bundle
 from nerlet.errors import BundleError, GraphError, InputError
-from nerlet.label_encoder import LabelEncoder
+from nerlet.label_encoder import LabelEncoder, pad_pieces
 from nerlet.selection import SELECTION_PATH, Selector
 from nerlet.sessions import open_sessions
 from nerlet_export import verify
@@ -416,6 +416,24 @@ def test_a_checkpoint_goes_back_to_the_reference(checkpoint, oracle, tmp_path):
     save_checkpoint(tmp_path / "again", load_checkpoint(checkpoint))
     again = run_bi_reference(load_bi_reference(tmp_path / "again"), TEXTS, LABELS).logits
     torch.testing.assert_close(again, run_bi_reference(oracle, TEXTS, LABELS).logits)
+
+
+def test_what_a_checkpoint_lacks_comes_from_its_encoders(checkpoint, oracle, tmp_path):
+    """Older ones hold neither the configs of their encoders nor the tokenizer of labels."""
+    folder = copy_without(checkpoint, tmp_path / "checkpoint", "labels_tokenizer")
+    config = json.loads((folder / "gliner_config.json").read_text(encoding="utf-8"))
+    gone = {"encoder_config": None, "labels_encoder_config": None}
+    (folder / "gliner_config.json").write_text(json.dumps({**config, **gone}), encoding="utf-8")
+    own = load_checkpoint(folder)
+    pieces = own.label_pieces.encode(LABELS)
+    assert pieces == load_checkpoint(checkpoint).label_pieces.encode(LABELS)
+    with torch.inference_mode():
+        found = own.bi_model.embed_labels(*map(torch.from_numpy, pad_pieces(pieces).values()))
+    torch.testing.assert_close(found, oracle.encode_labels(LABELS), atol=1e-4, rtol=0)
+    config = {**config, "labels_encoder": str(tmp_path / "none"), **gone}
+    (folder / "gliner_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"no labels_encoder_config.* set labels_encoder to"):
+        load_checkpoint(folder)
 
 
 def test_bi_encoders_are_not_trained(checkpoint):
