@@ -6,7 +6,7 @@ reference head) load there. A key too many or too few is an error, never a warni
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,10 +18,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from nerlet.errors import BundleError, InputError
-from nerlet.manifest import CONFIG_NAME, read_json
+from nerlet.label_encoder import LabelTokenizer
+from nerlet.manifest import CONFIG_NAME, LABELS_TOKENIZER_NAME, NO_MARKER, read_json
+from nerlet.positions import find_positions
 from nerlet.prompt import PieceEncoder
+from nerlet.tokenizer import cut_tokens
+from nerlet_export.bi import BiModel
 from nerlet_export.config import ModelConfig, read_model_config, write_model_config
-from nerlet_export.model import Model, SpanModel, make_model
+from nerlet_export.kinds import make_model
+from nerlet_export.model import Model, SpanModel
 from nerlet_export.pretrained import (
     check_encoder_keys,
     load_config,
@@ -32,6 +37,7 @@ from nerlet_export.pretrained import (
 from nerlet_export.tokenization import (
     describe_tokenizer,
     find_markers,
+    read_labels_tokenizer,
     read_tokenizer,
     save_tokenizer,
 )
@@ -44,6 +50,9 @@ _PREFIXES = {
     "encoder.model.": "token_rep_layer.bert_layer.model.",
     "encoder.projection.": "token_rep_layer.projection.",
     "encoder.segments.": "token_rep_layer.segments.",
+    "labels.model.": "token_rep_layer.labels_encoder.model.",
+    "labels.projection.": "token_rep_layer.labels_projection.",
+    "fuser.": "cross_fuser.",
     "heads.rnn.": "rnn.lstm.",
     "heads.span.": "span_rep_layer.span_rep_layer.",
     "heads.label.": "prompt_rep_layer.",
@@ -69,11 +78,15 @@ class Checkpoint:
         model: In evaluation mode, float32.
         tokenizer: With [ENT] and `<<SEP>>` in it.
         tokenizer_config: What `tokenizer_config.json` says of it to other software.
+        labels_tokenizer: Of a bi-encoder's labels; None in other models.
+        labels_tokenizer_config: The same of it.
     """
 
     model: Model
     tokenizer: Tokenizer
     tokenizer_config: dict[str, Any]
+    labels_tokenizer: Tokenizer | None = None
+    labels_tokenizer_config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def span_model(self) -> SpanModel:
@@ -84,15 +97,45 @@ class Checkpoint:
         """
         if not isinstance(self.model, SpanModel):
             raise InputError(
-                f"expected a span model, found one of span_mode {self.model.config.span_mode!r}: "
-                "nerlet_export reads and converts token-level models, and trains span models only"
+                "expected a span model, found one of architecture "
+                f"{self.model.config.architecture!r}: nerlet_export reads and converts token-level "
+                "models and bi-encoders, and trains span models only"
+            )
+        return self.model
+
+    @property
+    def bi_model(self) -> BiModel:
+        """The model, where it is a bi-encoder.
+
+        Raises:
+            InputError: It is none.
+        """
+        if not isinstance(self.model, BiModel):
+            raise InputError(
+                f"expected a bi-encoder, found a model of architecture "
+                f"{self.model.config.architecture!r}, which reads labels beside each text"
             )
         return self.model
 
     @property
     def pieces(self) -> PieceEncoder:
         """The runtime's own encoder of words and labels, over this tokenizer."""
+        if self.model.config.is_bi:
+            return PieceEncoder(self.tokenizer, NO_MARKER.id, NO_MARKER.id)
         return PieceEncoder(self.tokenizer, *find_markers(self.model.config, self.tokenizer))
+
+    @property
+    def label_pieces(self) -> LabelTokenizer:
+        """The runtime's own encoder of a bi-encoder's labels.
+
+        Raises:
+            InputError: It is no bi-encoder.
+        """
+        encoder = self.bi_model.config.labels_encoder_config
+        if self.labels_tokenizer is None:
+            raise InputError("expected a bi-encoder with a tokenizer of labels, found none")
+        limit = find_positions(encoder, self.labels_tokenizer_config)
+        return LabelTokenizer(self.labels_tokenizer, limit)
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:
@@ -113,17 +156,40 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     directory = Path(directory)
     config = _complete(read_model_config(directory))
     state = _read_state(directory)
-    names = [_PREFIXES["encoder.model."] + name for name in _WORD_TABLES]
-    table = next((state[name] for name in names if name in state), None)
-    if table is not None:
-        config = replace(config, encoder={**config.encoder, "vocab_size": table.shape[0]})
+    config = replace(config, encoder=_count_rows(config.encoder, state, "encoder.model."))
     tokenizer, tokenizer_config = read_tokenizer(directory, config)
+    if config.is_bi:
+        return _load_bi(directory, config, state, tokenizer, tokenizer_config)
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
     find_markers(config, tokenizer)
     model = _make_model(config, directory)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
+
+
+def _load_bi(
+    directory: Path,
+    config: ModelConfig,
+    state: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    tokenizer_config: dict[str, Any],
+) -> Checkpoint:
+    """Read what only a bi-encoder's checkpoint has; errors as in `load_checkpoint`."""
+    labels = _count_rows(config.labels_encoder_config, state, "labels.model.")
+    config = replace(config, labels_encoder_config=labels)
+    model = _make_model(config, directory)
+    _load_state(model, state, directory)
+    tokenizer = cut_tokens(tokenizer, model.encoder.words.num_embeddings)
+    own = read_labels_tokenizer(directory, config)
+    return Checkpoint(model.eval(), tokenizer, tokenizer_config, *own)
+
+
+def _count_rows(encoder: dict[str, Any], state: dict[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Fill in an encoder's config how many word pieces its table has rows for."""
+    names = [_PREFIXES[prefix] + name for name in _WORD_TABLES]
+    table = next((state[name] for name in names if name in state), None)
+    return encoder if table is None else {**encoder, "vocab_size": table.shape[0]}
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
@@ -145,7 +211,15 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, half: bool = Fal
     # As the reference and safetensors write it: the name that is left out, and the one that stays
     shared = {_theirs(key): _theirs(owner) for key, owner in owners.items() if key != owner}
     save_file(state, directory / SAFETENSORS_NAME, metadata=shared or None)
+    save_tokenizers(directory, checkpoint)
+
+
+def save_tokenizers(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write the tokenizer of texts, and that of a bi-encoder's labels in a folder of its own."""
     save_tokenizer(directory, checkpoint.tokenizer, checkpoint.tokenizer_config)
+    if checkpoint.labels_tokenizer is not None:
+        folder = (directory / LABELS_TOKENIZER_NAME).parent
+        save_tokenizer(folder, checkpoint.labels_tokenizer, checkpoint.labels_tokenizer_config)
 
 
 def shrink_checkpoint(source: Path | str, target: Path | str) -> None:
@@ -208,17 +282,26 @@ def start_model(encoder: str, settings: dict[str, Any]) -> Checkpoint:
 
 
 def _complete(config: ModelConfig) -> ModelConfig:
-    """Fetch the encoder's config by name, as older checkpoints ask for."""
-    if config.encoder:
+    """Fetch the config of each encoder by name, as older checkpoints ask for."""
+    encoder = _complete_encoder(config.encoder, config.model_name, "encoder", "model_name")
+    if not config.is_bi:
+        return replace(config, encoder=encoder)
+    keys = ("labels_encoder", "labels_encoder")
+    labels = _complete_encoder(config.labels_encoder_config, config.labels_encoder, *keys)
+    return replace(config, encoder=encoder, labels_encoder_config=labels)
+
+
+def _complete_encoder(encoder: dict[str, Any], name: str, kind: str, key: str) -> dict[str, Any]:
+    if encoder:
         # The reference reads a config without model_type as DeBERTa-v2's.
-        return replace(config, encoder=plain_config({"model_type": "deberta-v2", **config.encoder}))
+        return plain_config({"model_type": "deberta-v2", **encoder})
     try:
-        return replace(config, encoder=load_config(config.model_name))
+        return load_config(name)
     except InputError as error:
         raise BundleError(
-            f"{CONFIG_NAME}: no encoder_config, and the config of its encoder "
-            f"{config.model_name!r} cannot be had ({error}); fetch it once while online, or set "
-            "model_name to a local folder"
+            f"{CONFIG_NAME}: no {kind}_config, and the config of its encoder "
+            f"{name!r} cannot be had ({error}); fetch it once while online, or set "
+            f"{key} to a local folder"
         ) from error
 
 

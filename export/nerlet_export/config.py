@@ -23,9 +23,15 @@ SPAN_MODES = (
     *("conv_conv", "conv_max", "conv_mean", "conv_sum", "conv_share"),
 )
 LABEL_POOLINGS = ("first", "mean")
+BI_KEYS = {
+    *("labels_encoder", "labels_encoder_config"),
+    *("post_fusion_schema", "num_post_fusion_layers"),
+}
+FUSION_STEPS = ("l2l", "t2t", "l2t", "t2l")
 _COUNT, _NOT_NEGATIVE, _ID = (1, math.inf), (0, math.inf), (-1, math.inf)  # -1: not known yet
 _BOUNDS = {
     **dict.fromkeys(("hidden_size", "max_width", "max_len", "max_types"), _COUNT),
+    "num_post_fusion_layers": _COUNT,
     **dict.fromkeys(("num_rnn_layers", "span_head_width"), _NOT_NEGATIVE),
     **dict.fromkeys(("class_token_index", "vocab_size"), _ID),
     "dropout": (0, 1),
@@ -33,7 +39,6 @@ _BOUNDS = {
 # Settings of the reference that change what a checkpoint computes, with the one value we build.
 _FIXED = {
     "subtoken_pooling": "first",
-    "post_fusion_schema": "",
     "fuse_layers": False,
     "embed_ent_token": True,
     "span_encoder_config": None,
@@ -41,7 +46,6 @@ _FIXED = {
     "words_splitter_type": "whitespace",
 }
 _OTHER_ARCHITECTURES = (
-    "labels_encoder",
     "labels_decoder",
     "relations_layer",
     "precomputed_prompts_mode",
@@ -73,6 +77,12 @@ class ModelConfig:
         label_pooling: What of a label's pieces makes its vector: the [ENT] position ("first", the
             paper) or the mean over [ENT] and the label's pieces.
         word_shapes: Whether pieces also carry the shape of their word (for uncased encoders).
+        labels_encoder: Name or path of the encoder that reads labels apart from texts, which makes
+            the model a bi-encoder; "" for none.
+        labels_encoder_config: Its Hugging Face config, as `encoder`.
+        post_fusion_schema: Attention between labels ("l2l"), words ("t2t") and across ("l2t",
+            "t2l"), in turn, above a bi-encoder's encoders, such as "l2l-l2t"; "" for none.
+        num_post_fusion_layers: How often that is done.
 
     Raises:
         InputError: A value has another type, is out of bounds, or is a choice not built here.
@@ -95,6 +105,10 @@ class ModelConfig:
     label_attention: str = "joint"
     label_pooling: str = "first"
     word_shapes: bool = False
+    labels_encoder: str = ""
+    labels_encoder_config: dict[str, Any] = field(hash=False, default_factory=dict)
+    post_fusion_schema: str = ""
+    num_post_fusion_layers: int = 1
 
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -102,16 +116,37 @@ class ModelConfig:
         _check_choice("span_mode", self.span_mode, SPAN_MODES)
         _check_choice("label_attention", self.label_attention, LABEL_ATTENTIONS)
         _check_choice("label_pooling", self.label_pooling, LABEL_POOLINGS)
+        if self.is_bi and self.has_segments:
+            raise InputError("word_shapes and isolated labels are not built for a bi-encoder")
+        for step in self.fusion_steps:
+            _check_choice("a step of post_fusion_schema", step, FUSION_STEPS)
 
     @property
     def architecture(self) -> str:
-        """Of the graph: "span" or "token", as the runtime has them."""
-        return "token" if self.span_mode == TOKEN_LEVEL else "span"
+        """Of the graph: "span" or "token", or "bi" or "bi_token", as the runtime has them."""
+        if self.is_bi:
+            return "bi_token" if self.is_token_level else "bi"
+        return "token" if self.is_token_level else "span"
+
+    @property
+    def is_bi(self) -> bool:
+        """Whether labels have an encoder of their own."""
+        return bool(self.labels_encoder)
+
+    @property
+    def is_token_level(self) -> bool:
+        """Whether words are scored, not spans."""
+        return self.span_mode == TOKEN_LEVEL
+
+    @property
+    def fusion_steps(self) -> list[str]:
+        """The steps of one layer of `post_fusion_schema`."""
+        return self.post_fusion_schema.split("-") if self.post_fusion_schema else []
 
     @property
     def span_width(self) -> int | None:
         """K of the graph's inputs; None for a token-level model, which has none of spans."""
-        return self.max_width if self.architecture == "span" else None
+        return None if self.is_token_level else self.max_width
 
     @property
     def head_width(self) -> int:
@@ -153,6 +188,8 @@ def read_model_config(directory: Path) -> ModelConfig:
     if not isinstance(ours, dict):
         raise BundleError(f"{CONFIG_NAME}: nerlet is {ours!r}, expected an object")
     known = {item.name for item in fields(ModelConfig)} - {"encoder", *_OURS}
+    if not raw.get("labels_encoder"):
+        known -= BI_KEYS
     values = {key: raw[key] for key in known if key in raw} | {
         key: ours[key] for key in _OURS if key in ours
     }
@@ -167,15 +204,16 @@ def _refuse_other_architectures(raw: dict[str, Any]) -> None:
     for key in _OTHER_ARCHITECTURES:
         if raw.get(key):
             raise BundleError(
-                f"{CONFIG_NAME}: {key} is {raw[key]!r}: this is no span uni-encoder, the one "
-                "architecture that this version of nerlet_export builds"
+                f"{CONFIG_NAME}: {key} is {raw[key]!r}: none of the architectures "
+                "that this version of nerlet_export builds"
             )
     if "streaming" in str(raw.get("model_type")):
         raise BundleError(
-            f"{CONFIG_NAME}: model_type is {raw['model_type']!r}: this is no span uni-encoder, the "
-            "one architecture that this version of nerlet_export builds"
+            f"{CONFIG_NAME}: model_type is {raw['model_type']!r}: none of the "
+            "architectures that this version of nerlet_export builds"
         )
-    for key, built in _FIXED.items():
+    fixed = _FIXED if raw.get("labels_encoder") else {**_FIXED, "post_fusion_schema": ""}
+    for key, built in fixed.items():
         if raw.get(key, built) != built:
             raise BundleError(
                 f"{CONFIG_NAME}: {key} is {raw[key]!r}, but this version of nerlet_export builds "
@@ -188,6 +226,9 @@ def write_model_config(directory: Path, config: ModelConfig) -> None:
     values = asdict(config)
     encoder = values.pop("encoder")
     ours = {key: values.pop(key) for key in _OURS}
+    if not config.is_bi:
+        values = {key: own for key, own in values.items() if key not in BI_KEYS}
+        values["post_fusion_schema"] = ""
     text = json.dumps(
         {**values, "encoder_config": encoder, **_FIXED, "nerlet": ours}, indent=2, sort_keys=True
     )

@@ -21,6 +21,7 @@ from nerlet.examples import find_data
 from nerlet.manifest import (
     FP16_GRAPH_NAME,
     GRAPH_NAME,
+    LABELS_ENCODER_NAME,
     MANIFEST_NAME,
     PRECISIONS,
     Manifest,
@@ -31,13 +32,12 @@ from nerlet.manifest import (
     write_manifest,
 )
 from nerlet_export import verify
-from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint
+from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint, save_tokenizers
 from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
-from nerlet_export.graph import build_graph, build_parts, write_graphs
+from nerlet_export.graph import build_graph, build_labels_encoder, build_parts, write_graphs
 from nerlet_export.half import check_half, halve_graph
 from nerlet_export.quantize import quantize_graph
-from nerlet_export.tokenization import save_tokenizer
 
 Graphs = dict[str, onnx.ModelProto]  # by file
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def convert(
         for graphs in groups:
             write_graphs(graphs, fresh)
         write_model_config(fresh, checkpoint.model.config)
-        save_tokenizer(fresh, checkpoint.tokenizer, checkpoint.tokenizer_config)
+        save_tokenizers(fresh, checkpoint)
         manifest = _describe(checkpoint, fresh, precision, about, report, card)
         write_manifest(fresh, manifest)
         if held:
@@ -112,8 +112,10 @@ def convert(
             manifest = _describe(checkpoint, fresh, precision, about, report, card)
             write_manifest(fresh, manifest)
         target.mkdir(exist_ok=True)
-        for path in fresh.iterdir():
-            shutil.move(path, target / path.name)
+        for path in _list_files(fresh):
+            place = target / path.relative_to(fresh)
+            place.parent.mkdir(exist_ok=True)
+            shutil.move(path, place)
     total = sum(record.bytes for record in manifest.files.values())
     logger.info("%s: %s, %.1f MB", target, precision, total / 1e6)
     return manifest
@@ -147,9 +149,12 @@ def _build_verified(
         Graphs in groups that share weights, and the report.
     """
     exact, report = _build_exact(checkpoint)
-    groups = [exact]
+    graphs = exact
     if precision == "int8":
-        groups = [_build_int8(checkpoint, exact, threshold, report)]
+        graphs = _build_int8(checkpoint, exact, threshold, report)
+    # The two graphs of a bi-encoder have no weights in common
+    is_bi = checkpoint.model.config.is_bi
+    groups = [{name: own} for name, own in graphs.items()] if is_bi else [graphs]
     if fp16:
         groups.append(_build_half(checkpoint, exact[GRAPH_NAME], threshold, report))
     return groups, report
@@ -160,7 +165,11 @@ def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
     config = checkpoint.model.config
     graph = build_graph(checkpoint)
     verify.check_signature(graph, config)
-    exact = verify.compare_float(checkpoint, graph)
+    labels = None
+    if config.is_bi:
+        labels = build_labels_encoder(checkpoint)
+        verify.check_labels_signature(labels, config)
+    exact = verify.compare_float(checkpoint, graph, labels)
     logger.info(
         "float graph against PyTorch: largest difference of a logit %.2e (allowed %.2e), %d logits",
         exact.max_difference,
@@ -168,6 +177,8 @@ def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
         exact.cells,
     )
     report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
+    if labels is not None:
+        return {GRAPH_NAME: graph, LABELS_ENCODER_NAME: labels}, report
     if config.label_attention != "isolated":
         return {GRAPH_NAME: graph}, report
     parts = build_parts(checkpoint)
@@ -189,8 +200,15 @@ def _build_int8(
     """Quantise the float graphs, and add to the report."""
     quantised = {name: quantize_graph(own) for name, own in exact.items()}
     verify.check_signature(quantised[GRAPH_NAME], checkpoint.model.config)
+    labels = None
+    if LABELS_ENCODER_NAME in exact:
+        labels = exact[LABELS_ENCODER_NAME], quantised[LABELS_ENCODER_NAME]
     drift = verify.measure_drift(
-        checkpoint, exact[GRAPH_NAME], quantised[GRAPH_NAME], threshold=threshold
+        checkpoint,
+        exact[GRAPH_NAME],
+        quantised[GRAPH_NAME],
+        threshold=threshold,
+        labels=labels,
     )
     _log_drift("int8", drift)
     report["int8"] = verify.as_figures(drift)
@@ -244,20 +262,26 @@ def _describe(
         max_types=config.max_types,
         max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         threshold=about.threshold,
-        special_tokens={
+        special_tokens={}
+        if config.is_bi
+        else {
             "ent": SpecialToken(config.ent_token, pieces.ent_id),
             "sep": SpecialToken(config.sep_token, pieces.sep_id),
         },
         word_shapes=config.word_shapes,
         label_attention=config.label_attention,
         files={
-            path.name: record_file(path)
-            for path in sorted(folder.iterdir())
+            path.relative_to(folder).as_posix(): record_file(path)
+            for path in _list_files(folder)
             if path.name != MANIFEST_NAME
         },
         figures=card,
         verification=report,
     )
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _read_card(source: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from nerlet_export.encoder import has_absolute_positions
+from nerlet_export.encoder import Encoder, has_absolute_positions
 from nerlet_export.model import Model
 from nerlet_export.operators import Attention, Cut, Take, split_heads
 
@@ -31,11 +31,11 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def fuse(model: AnyModel) -> AnyModel:
-    """Copy a model with the attention of its encoder replaced where a faster form is known."""
+    """Copy a model with the attention of its encoders replaced where a faster form is known."""
     fused = deepcopy(model).eval()
-    hf = fused.encoder.model
-    if hf.config.model_type in _FUSIONS:
-        _FUSIONS[hf.config.model_type](hf)
+    for own in [module for module in fused.modules() if isinstance(module, Encoder)]:
+        if own.model.config.model_type in _FUSIONS:
+            _FUSIONS[own.model.config.model_type](own.model)
     return fused
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from nerlet.cached import name_layer
 from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
+from nerlet_export.bi import LABELS_INPUT, PIECES_INPUTS, LabelEmbedder
 from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.config import ModelConfig
@@ -32,7 +33,7 @@ from nerlet_export.encoder import label_blocks
 from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
 from nerlet_export.operators import CONTRIB
-from nerlet_export.samples import sample_feeds, sample_parts
+from nerlet_export.samples import draw_sample, sample_feeds, sample_parts
 from nerlet_export.token_heads import PARTS
 
 OPSET = 17  # LayerNormalization as one operator
@@ -90,15 +91,40 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
 
 def input_ports(config: ModelConfig) -> dict[str, Port]:
     """The inputs of a model's graph in the reference's order: element type and axes."""
-    count = len(INPUTS) if config.architecture == "span" else _TOKEN_INPUTS
-    return dict(list(INPUTS.items())[:count])
+    ports = dict(list(INPUTS.items())[: _TOKEN_INPUTS if config.is_token_level else None])
+    if config.is_bi:
+        ports[LABELS_INPUT] = _embeddings_port(config)
+    return ports
+
+
+def _embeddings_port(config: ModelConfig) -> Port:
+    return TensorProto.FLOAT, ("labels", config.hidden_size)
 
 
 def output_axes(config: ModelConfig) -> tuple[str | int, ...]:
     """The axes of a model's logits."""
-    if config.architecture == "token":
+    if config.is_token_level:
         return ("batch", "words", "labels", PARTS)
     return ("batch", "words", config.max_width, "labels")
+
+
+def labels_ports(config: ModelConfig) -> dict[str, Port]:
+    """The inputs and, last, the output of the graph that reads a bi-encoder's labels."""
+    pieces: Port = (TensorProto.INT64, ("labels", "pieces"))
+    return {**dict.fromkeys(PIECES_INPUTS, pieces), LABELS_INPUT: _embeddings_port(config)}
+
+
+def build_labels_encoder(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Trace what reads a bi-encoder's labels, with the signature of `labels_ports`."""
+    reader = LabelEmbedder(fuse(checkpoint.bi_model))
+    feeds = draw_sample(checkpoint, seed=0).feeds
+    axes = {name: own for name, (_, own) in labels_ports(reader.model.config).items()}
+    pieces = {name: torch.from_numpy(feeds[name]) for name in PIECES_INPUTS}
+    graph = _trace(reader, pieces, [LABELS_INPUT], axes)
+    (output,) = graph.graph.output
+    value = helper.make_tensor_value_info(LABELS_INPUT, TensorProto.FLOAT, axes[LABELS_INPUT])
+    output.CopyFrom(value)
+    return _finish(graph)
 
 
 def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:

@@ -26,7 +26,7 @@ from nerlet.errors import GraphError
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.graph import all_nodes
-from nerlet_export.samples import draw_sample
+from nerlet_export.samples import draw_sample, prepare_sample
 
 # The limits, of the drift of a score: toy models of all families drift 0.001 and 0.02.
 HALF_MEAN_DRIFT = 0.005
@@ -110,7 +110,7 @@ def check_half(
     """
     rounded = verify.open_session(round_graph(half_graph), is_optimized=False)
     samples = [
-        draw_sample(checkpoint, seed=2000 + seed, size=1 + seed % 5)
+        prepare_sample(checkpoint, draw_sample(checkpoint, seed=2000 + seed, size=1 + seed % 5))
         for seed in range(2 * verify.BATCHES)
     ]
     for sample in samples:

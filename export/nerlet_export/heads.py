@@ -5,6 +5,7 @@ the words and the entity head, whose labels are folded into the span head: C col
 instead of D.
 """
 
+import torch
 from torch import Tensor, nn
 
 from nerlet_export.config import ModelConfig
@@ -81,3 +82,20 @@ class Heads(WordReader):
     def fold_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Fold labels (..., D) into the span head: directions (..., H), offsets (...)."""
         return self.span.fold(self.label(labels))
+
+    def score(self, words: Tensor, lengths: Tensor, directions: Tensor, offsets: Tensor) -> Tensor:
+        """Score all spans of encoded words against folded labels.
+
+        Args:
+            words: (B, L, D).
+            lengths: Words of each text, int64, (B,).
+            directions: As `fold_labels` gives them, (B, C, H), or (1, C, H) for all texts.
+            offsets: (B, C), or (1, C).
+
+        Returns:
+            Logits, (B, L, K, C).
+        """
+        words = self.read_words(words, lengths)
+        scored = self.span.score(words, lengths, directions)
+        # Joined first and offset then: constant slices and few nodes, which short texts feel
+        return torch.cat(scored, dim=2).unflatten(2, (len(scored), -1)) + offsets[:, None, None]

@@ -29,6 +29,10 @@ class Model(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
 
+    def prepare(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn a batch's tensors into what `forward` takes: here they are."""
+        return tensors
+
     def pool_labels(self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Make each label's vector from its block of pieces: the mean, or the [ENT] position."""
         is_ent = (input_ids == self.config.class_token_index) & (attention_mask > 0)
@@ -81,7 +85,7 @@ class SpanModel(Model):
         labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
         directions, offsets = self.heads.fold_labels(labels)  # (B, C, H), (B, C)
         L = span_idx.shape[1] // self.config.max_width
-        words = _gather_words(hidden, words_mask, L)  # (B, L, D)
+        words = gather_words(hidden, words_mask, L)  # (B, L, D)
         return self.score_words(words, text_lengths[:, 0], directions, offsets)
 
     def score_words(
@@ -101,10 +105,7 @@ class SpanModel(Model):
         Returns:
             Logits, (B, L, K, C).
         """
-        words = self.heads.read_words(words, lengths)
-        scored = self.heads.span.score(words, lengths, directions)
-        # Joined first and offset then: constant slices and few nodes, which short texts feel
-        return torch.cat(scored, dim=2).unflatten(2, (len(scored), -1)) + offsets[:, None, None]
+        return self.heads.score(words, lengths, directions, offsets)
 
     def score_batch(self, batch: Batch) -> Tensor:
         """Score the spans of a training batch against each text's labels: logits (B, S, C)."""
@@ -159,16 +160,11 @@ class TokenModel(Model):
         """
         hidden = self.encoder(input_ids, attention_mask, word_shapes)  # (B, T, D)
         labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
-        words = _gather_words(hidden, words_mask, text_lengths.max())  # (B, L, D)
+        words = gather_words(hidden, words_mask, text_lengths.max())  # (B, L, D)
         return self.heads.score(words, text_lengths[:, 0], labels)
 
 
-def make_model(config: ModelConfig) -> Model:
-    """Make a model of the kind that its config says."""
-    return TokenModel(config) if config.architecture == "token" else SpanModel(config)
-
-
-def _gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:
+def gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:
     """Take the vector of each word's first piece: (B, T, D) -> (B, L, D)."""
     numbers = _count_from_one(L, hidden.device)
     is_first = words_mask[:, None, :] == numbers[:, None]  # (B, L, T)

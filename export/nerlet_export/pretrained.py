@@ -82,13 +82,18 @@ def load_config(name: str) -> dict[str, Any]:
     return plain_config(_load(AutoConfig.from_pretrained, name).to_dict())
 
 
-def load_tokenizer(name: str) -> Any:  # noqa: ANN401  (a fast tokenizer of transformers)
-    """Load an encoder's fast tokenizer, words separated as the reference has them.
+def load_tokenizer(name: str, *, is_split: bool = True) -> Any:  # noqa: ANN401  (transformers' own)
+    """Load an encoder's fast tokenizer.
+
+    Args:
+        name: Of the encoder.
+        is_split: It gets words, and separates them as the reference has them; else whole texts.
 
     Raises:
         InputError: It cannot be had.
     """
-    return _load(AutoTokenizer.from_pretrained, name, use_fast=True, add_prefix_space=True)
+    options = {"add_prefix_space": True} if is_split else {}
+    return _load(AutoTokenizer.from_pretrained, name, use_fast=True, **options)
 
 
 def plain_config(encoder: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ They go through the runtime's own steps, so what is verified is what will be run
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from nerlet.batch import Tensor, label_feeds, make_batch, text_feeds
 from nerlet.bundle import find_positions
+from nerlet.label_encoder import pad_pieces
 from nerlet.prompt import Prompt, build_prompt
 from nerlet.words import split_words, word_shape
 from nerlet_export.checkpoint import Checkpoint
@@ -51,6 +53,9 @@ def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
         checkpoint: Whose tokenizer and limits apply.
         seed: Of the draw.
         size: Texts in the batch, B.
+
+    Returns:
+        The batch; of a bi-encoder with the pieces of one set of labels for all texts.
     """
     rng = np.random.default_rng(seed)
     words = [word.text for text in _TEXTS for word in split_words(text)]
@@ -61,10 +66,23 @@ def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
         texts.append(" ".join(own))
         count = int(rng.integers(1, len(_LABELS) + 1))
         labels.append(tuple(str(label) for label in rng.permutation(_LABELS)[:count]))
-    prompts = [make_prompt(checkpoint, text, own) for text, own in zip(texts, labels, strict=True)]
     config = checkpoint.model.config
+    if config.is_bi:  # one set of labels for all texts, beside them
+        labels = [labels[0]] * size
+    prompted = [() if config.is_bi else own for own in labels]
+    prompts = [make_prompt(checkpoint, *own) for own in zip(texts, prompted, strict=True)]
     feeds = make_batch(prompts, config.span_width, word_shapes=config.word_shapes)
+    if config.is_bi:
+        feeds |= pad_pieces(checkpoint.label_pieces.encode(labels[0]))
     return Sample(tuple(texts), tuple(labels), feeds)
+
+
+def prepare_sample(checkpoint: Checkpoint, sample: Sample) -> Sample:
+    """Put embeddings of labels in the place of their pieces, where the model is a bi-encoder."""
+    tensors = {name: torch.from_numpy(own) for name, own in sample.feeds.items()}
+    with torch.inference_mode():
+        prepared = checkpoint.model.prepare(tensors)
+    return replace(sample, feeds={name: own.numpy() for name, own in prepared.items()})
 
 
 def sample_parts(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -92,4 +110,4 @@ def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Pro
 
 def sample_feeds(checkpoint: Checkpoint, *, seed: int) -> dict[str, Tensor]:
     """The tensors of a drawn batch, by graph input name."""
-    return draw_sample(checkpoint, seed=seed).feeds
+    return prepare_sample(checkpoint, draw_sample(checkpoint, seed=seed)).feeds

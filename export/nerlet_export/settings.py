@@ -11,7 +11,7 @@ from typing import Any
 
 from nerlet.errors import InputError
 from nerlet.manifest import is_threshold
-from nerlet_export.config import ModelConfig
+from nerlet_export.config import BI_KEYS, ModelConfig
 from nerlet_export.corpus import POLICIES
 from nerlet_export.derive import DERIVATIONS
 from nerlet_export.sampling import Sampling
@@ -19,8 +19,9 @@ from nerlet_export.typed import build
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-# Fields of ModelConfig that follow from the encoder, and a key of [model] that is none of them.
-_FROM_ENCODER = {"model_name", "encoder", "class_token_index", "vocab_size"}
+# Fields of ModelConfig that follow from the encoder or are a bi-encoder's, which is not trained;
+# and a key of [model] that is none of them.
+_FROM_ENCODER = {"model_name", "encoder", "class_token_index", "vocab_size"} | BI_KEYS
 _ENCODER_DROPOUT = "encoder_dropout"
 _POSITIVE, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
 BOUNDS = {

@@ -7,7 +7,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from nerlet.errors import BundleError, InputError
-from nerlet.manifest import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME, read_json
+from nerlet.manifest import (
+    CONFIG_NAME,
+    LABELS_TOKENIZER_CONFIG_NAME,
+    LABELS_TOKENIZER_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+    read_json,
+)
 from nerlet_export.config import ModelConfig
 from nerlet_export.pretrained import load_tokenizer
 
@@ -31,7 +38,8 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
         config: Its config.
 
     Returns:
-        The tokenizer with both markers in it, and its `tokenizer_config.json`.
+        The tokenizer with both markers in it, unless the model is a bi-encoder, and its
+        `tokenizer_config.json`.
 
     Raises:
         BundleError: Its files are damaged, or it has none and its encoder's cannot be had.
@@ -52,10 +60,39 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
                 f"{config.model_name!r} cannot be had ({error}); put {TOKENIZER_NAME} there"
             ) from error
         tokenizer, description = fast.backend_tokenizer, describe_tokenizer(fast)
+    if config.is_bi:  # whose texts have no markers
+        return tokenizer, description
     markers = (config.ent_token, config.sep_token)
     if None in map(tokenizer.token_to_id, markers):
         tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
     return tokenizer, description
+
+
+def read_labels_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dict[str, Any]]:
+    """Read the tokenizer of a bi-encoder's labels, or take that of their encoder.
+
+    Args:
+        directory: Of the checkpoint.
+        config: Its config.
+
+    Returns:
+        The tokenizer, and its `tokenizer_config.json`.
+
+    Raises:
+        BundleError: Its files are damaged, or there are none and its encoder's cannot be had.
+    """
+    path, described = directory / LABELS_TOKENIZER_NAME, directory / LABELS_TOKENIZER_CONFIG_NAME
+    if path.exists() and described.exists():
+        return _open_tokenizer(path), read_json(described)
+    try:
+        fast = load_tokenizer(config.labels_encoder, is_split=False)
+    except InputError as error:
+        raise BundleError(
+            f"{directory}: no {LABELS_TOKENIZER_NAME}, and the tokenizer of its encoder of labels, "
+            f"{config.labels_encoder!r}, cannot be had ({error}); put it there, with its "
+            "tokenizer_config.json"
+        ) from error
+    return fast.backend_tokenizer, describe_tokenizer(fast)
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:
@@ -68,7 +105,8 @@ def _open_tokenizer(path: Path) -> Tokenizer:
 
 
 def save_tokenizer(directory: Path, tokenizer: Tokenizer, description: dict[str, Any]) -> None:
-    """Write a tokenizer and its config, as small as they get."""
+    """Write a tokenizer and its config, as small as they get, into a folder that may be new."""
+    directory.mkdir(exist_ok=True)
     tokenizer.save(str(directory / TOKENIZER_NAME), pretty=False)
     text = json.dumps(description, indent=2, sort_keys=True)
     (directory / TOKENIZER_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

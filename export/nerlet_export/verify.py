@@ -6,6 +6,7 @@ Limits stand in one table below, half precision's in `half`. A graph that fails 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -24,14 +25,23 @@ from nerlet.scores import find_candidates, sigmoid
 from nerlet.sessions import Sessions
 from nerlet.threads import count_usable_threads
 from nerlet.token_scores import find_token_candidates
+from nerlet_export.bi import LABELS_INPUT, PIECES_INPUTS
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.compare import DataReport, agreement
 from nerlet_export.config import ModelConfig
-from nerlet_export.graph import OUTPUT, SHAPES_INPUT, input_ports, output_axes
+from nerlet_export.graph import OUTPUT, SHAPES_INPUT, input_ports, labels_ports, output_axes
 from nerlet_export.samples import Sample, draw_sample, make_prompt
 from nerlet_export.token_heads import PARTS
 
 Floats = NDArray[np.float32]
+
+
+class Session(Protocol):
+    """What runs a graph, as onnxruntime's does."""
+
+    def run(self, outputs: list[str], feeds: dict[str, Tensor]) -> list[Any]:
+        """Return the outputs by name."""
+
 
 # The limits. Float: largest difference of a logit, absolute plus relative to its size.
 FLOAT_ATOL = 1e-4
@@ -109,10 +119,31 @@ def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     expected = [SHAPES_INPUT] if config.word_shapes else []
     if optional != expected:
         raise GraphError(f"optional graph inputs are {optional}, expected {expected}")
+    _check_output(model, OUTPUT, onnx.TensorProto.FLOAT, output_axes(config))
+
+
+def check_labels_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
+    """Check the same of the graph that reads a bi-encoder's labels.
+
+    Raises:
+        GraphError: Something differs; the message says what.
+    """
+    *inputs, (name, port) = labels_ports(config).items()
+    found = [value.name for value in model.graph.input]
+    if found != [own for own, _ in inputs]:
+        raise GraphError(f"graph inputs are {found}, expected {[own for own, _ in inputs]}")
+    for value, (_, own) in zip(model.graph.input, inputs, strict=True):
+        _check_value(value, *own)
+    _check_output(model, name, *port)
+
+
+def _check_output(
+    model: onnx.ModelProto, name: str, dtype: int, axes: tuple[str | int, ...]
+) -> None:
     (output,) = model.graph.output
-    if output.name != OUTPUT:
-        raise GraphError(f"graph output is {output.name!r}, expected {OUTPUT!r}")
-    _check_value(output, onnx.TensorProto.FLOAT, output_axes(config))
+    if output.name != name:
+        raise GraphError(f"graph output is {output.name!r}, expected {name!r}")
+    _check_value(output, dtype, axes)
 
 
 def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, ...]) -> None:
@@ -125,13 +156,20 @@ def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, 
         )
 
 
-def compare_float(checkpoint: Checkpoint, model: onnx.ModelProto) -> FloatReport:
+def compare_float(
+    checkpoint: Checkpoint, model: onnx.ModelProto, labels: onnx.ModelProto | None = None
+) -> FloatReport:
     """Compare a float graph with PyTorch on ragged batches.
+
+    Args:
+        checkpoint: The model in PyTorch.
+        model: Its graph.
+        labels: The graph that reads labels, where it is a bi-encoder.
 
     Raises:
         GraphError: A logit differs by more than the tolerance, or a shape differs.
     """
-    session = open_session(model)
+    session = open_whole(model, labels)
     worst = FloatReport(0.0, FLOAT_ATOL, 0)
     for seed in range(BATCHES):
         sample = draw_sample(checkpoint, seed=seed + 1, size=1 + seed % 5)
@@ -203,15 +241,26 @@ def measure_drift(
     int8_graph: onnx.ModelProto,
     *,
     threshold: float,
+    labels: tuple[onnx.ModelProto, onnx.ModelProto] | None = None,
 ) -> DriftReport:
-    """Measure what quantisation changes, one text a run as the runtime does on the CPU."""
+    """Measure what quantisation changes, one text a run as the runtime does on the CPU.
+
+    Args:
+        checkpoint: The model in PyTorch.
+        float_graph: Its graph.
+        int8_graph: The same, quantised.
+        threshold: What counts as an entity.
+        labels: The two graphs that read labels, where it is a bi-encoder.
+    """
     samples = [draw_sample(checkpoint, seed=1000 + seed, size=1) for seed in range(8 * BATCHES)]
-    return compare_sessions(open_session(float_graph), open_session(int8_graph), samples, threshold)
+    float_labels, int8_labels = labels or (None, None)
+    exact, rough = open_whole(float_graph, float_labels), open_whole(int8_graph, int8_labels)
+    return compare_sessions(exact, rough, samples, threshold)
 
 
 def compare_sessions(
-    float_session: ort.InferenceSession,
-    other_session: ort.InferenceSession,
+    float_session: Session,
+    other_session: Session,
     samples: Sequence[Sample],
     threshold: float,
 ) -> DriftReport:
@@ -277,7 +326,29 @@ def open_session(
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def run_graph(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> Floats:
+def open_whole(model: onnx.ModelProto, labels: onnx.ModelProto | None) -> Session:
+    """Open a model's graph on the CPU, with that of a bi-encoder's labels before it."""
+    session: Session = open_session(model)
+    return session if labels is None else LabelsFirst(open_session(labels), session)
+
+
+class LabelsFirst:
+    """The two graphs of a bi-encoder as one, from pieces to logits."""
+
+    def __init__(self, labels: Session, text: Session) -> None:
+        self._labels = labels
+        self._text = text
+
+    def run(self, outputs: list[str], feeds: dict[str, Tensor]) -> list[Any]:
+        """Return the outputs of the text's graph."""
+        others = {name: own for name, own in feeds.items() if name not in PIECES_INPUTS}
+        (embeddings,) = self._labels.run(
+            [LABELS_INPUT], {name: feeds[name] for name in PIECES_INPUTS}
+        )
+        return self._text.run(outputs, {**others, LABELS_INPUT: embeddings})
+
+
+def run_graph(session: Session, feeds: Mapping[str, Tensor]) -> Floats:
     """Logits of a batch, (B, L, K, C)."""
     logits: Floats = session.run([OUTPUT], dict(feeds))[0]
     return logits
@@ -287,7 +358,7 @@ def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
     """The same from PyTorch."""
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        logits: Floats = checkpoint.model(**tensors).numpy()
+        logits: Floats = checkpoint.model(**checkpoint.model.prepare(tensors)).numpy()
     return logits
 
 

@@ -34,6 +34,10 @@ def _has(key: str) -> Callable[[Config], bool]:
     return lambda config: bool(config.get(key))
 
 
+def _is_token_level(config: Config) -> bool:
+    return config["span_mode"] == "token_level"
+
+
 _IN_GLINER = "run it in GLiNER itself (PyTorch)"
 # Whatever else these say, the keys decide.
 _MODEL_TYPES = re.compile(r"gliner(_base|_(uni|bi)_encoder.*|_encoder_token_decoder)?")
@@ -58,12 +62,11 @@ ARCHITECTURES = (
         f"{_IN_GLINER}, or take a span model and name the labels yourself",
     ),
     Architecture(
-        "bi",
-        "a bi-encoder (labels_encoder)",
-        _has("labels_encoder"),
-        f"{_IN_GLINER}, or for many labels take a bundle with isolated labels, as nerlet's default "
-        "model is: it reads each label once, too",
+        "bi_token",
+        "a token-level bi-encoder (labels_encoder)",
+        lambda config: bool(config.get("labels_encoder")) and _is_token_level(config),
     ),
+    Architecture("bi", "a bi-encoder of spans (labels_encoder)", _has("labels_encoder")),
     Architecture(
         "precomputed",
         "a model with its labels built in (precomputed_prompts_mode)",
@@ -79,11 +82,12 @@ ARCHITECTURES = (
     Architecture(
         "token",
         "a token-level model (span_mode token_level)",
-        lambda config: config["span_mode"] == "token_level",
+        _is_token_level,
     ),
     Architecture("span", "a span model", lambda _: True),
 )
 READ = tuple(own.name for own in ARCHITECTURES if not own.instead)
+BI = ("bi", "bi_token")  # those whose labels have an encoder of their own
 
 
 def read_architecture(config: Config, path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from nerlet.architectures import read_architecture
+from nerlet.architectures import BI, read_architecture
 from nerlet.errors import BundleError
 from nerlet.exports import (
     CPU_ORDER,
@@ -19,12 +19,14 @@ from nerlet.exports import (
     find_graph,
     list_names,
 )
+from nerlet.label_files import LabelFiles, open_label_files
 from nerlet.manifest import (
     CONFIG_NAME,
     FP16_GRAPH_NAME,
     GRAPH_NAME,
     LABEL_GRAPH_NAME,
     MANIFEST_NAME,
+    NO_MARKER,
     SCHEMA_VERSION,
     TEXT_GRAPH_NAME,
     TOKENIZER_CONFIG_NAME,
@@ -39,6 +41,7 @@ from nerlet.manifest import (
     write_manifest,
 )
 from nerlet.positions import count_positions, find_positions
+from nerlet.tokenizer import cut_tokens, open_tokenizer
 
 __all__ = [
     "CONFIG_NAME",
@@ -71,6 +74,8 @@ _DEFAULTS: dict[str, object] = {
     "words_splitter_type": "whitespace",
 }
 
+_MARKERS = ("ent", "sep")
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -80,7 +85,7 @@ class Bundle:
         path: The directory.
         graph_path: The ONNX file that a CPU runs; None: there is only one for CUDA.
         tokenizer: The tokenizer, as its file describes it.
-        ent: Marker before each label.
+        ent: Marker before each label; `NO_MARKER` in a bi-encoder, and so is the other.
         sep: Marker between labels and words.
         max_width: Widest span, in words.
         max_len: Longest text, in words.
@@ -93,6 +98,7 @@ class Bundle:
         label_graph_path: The ONNX file that reads one label; None where there is only the whole.
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
         cuda_graph_path: The ONNX file that CUDA runs; None: there is only int8, or the like.
+        labels: What a bi-encoder reads labels with; None in all other models.
     """
 
     path: Path
@@ -111,6 +117,7 @@ class Bundle:
     label_graph_path: Path | None = None
     text_graph_path: Path | None = None
     cuda_graph_path: Path | None = None
+    labels: LabelFiles | None = None
 
 
 def default_bundle_path() -> Path:
@@ -156,9 +163,9 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
     manifest = read_manifest(directory)
     for name, record in manifest.files.items():
         _check_file(directory / name, record)
-    tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
-    ent, sep = manifest.special_tokens["ent"], manifest.special_tokens["sep"]
-    for token in (ent, sep):
+    tokenizer = open_tokenizer(directory / TOKENIZER_NAME)
+    tokens = manifest.special_tokens
+    for token in tokens.values():
         found = tokenizer.token_to_id(token.text)
         if found != token.id:
             raise BundleError(
@@ -166,13 +173,16 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
                 f"{MANIFEST_NAME} says, found {found}; export the model again"
             )
     cpu, cuda = _place_own_graphs(directory, manifest, graph)
+    labels = None
+    if manifest.architecture in BI:
+        labels = open_label_files(directory, _drop_nulls(read_json(directory / CONFIG_NAME)))
     has_parts = graph is None and {LABEL_GRAPH_NAME, TEXT_GRAPH_NAME} <= manifest.files.keys()
     return Bundle(
         path=directory,
         graph_path=cpu,
         tokenizer=tokenizer,
-        ent=ent,
-        sep=sep,
+        ent=tokens.get("ent", NO_MARKER),
+        sep=tokens.get("sep", NO_MARKER),
         max_width=manifest.max_width,
         max_len=manifest.max_len,
         max_positions=manifest.max_positions,
@@ -184,6 +194,7 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
         label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
         cuda_graph_path=cuda,
+        labels=labels,
     )
 
 
@@ -221,13 +232,18 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
     architecture = read_architecture(config, config_path)
     _check_settings(config, config_path)
     cpu, cuda = _place_graphs(directory, graph)
-    tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
+    tokenizer = open_tokenizer(directory / TOKENIZER_NAME)
+    markers = [NO_MARKER, NO_MARKER]
+    if architecture in BI:
+        tokenizer = _cut_markers(tokenizer, config)
+    else:
+        markers = [_find_marker(tokenizer, config[f"{own}_token"], directory) for own in _MARKERS]
     return Bundle(
         path=directory,
         graph_path=cpu,
         tokenizer=tokenizer,
-        ent=_find_marker(tokenizer, config["ent_token"], directory),
-        sep=_find_marker(tokenizer, config["sep_token"], directory),
+        ent=markers[0],
+        sep=markers[1],
         max_width=_read_count(config, "max_width", config_path),
         max_len=_read_count(config, "max_len", config_path),
         max_positions=_find_positions(config, directory),
@@ -235,6 +251,7 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
         manifest=None,
         architecture=architecture,
         cuda_graph_path=cuda,
+        labels=open_label_files(directory, config) if architecture in BI else None,
     )
 
 
@@ -273,21 +290,6 @@ def _read_count(config: Mapping[str, object], key: str, path: Path) -> int:
     return value
 
 
-def _open_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise BundleError(
-            f"{path}: expected this file, found none; save the model's fast tokenizer there "
-            "(older GLiNER repositories lack it), or export the model again"
-        )
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises plain Exception
-        raise BundleError(
-            f"{path}: expected a tokenizer, but it cannot be read ({error}); "
-            "download or export the model again"
-        ) from error
-
-
 def _find_marker(tokenizer: Tokenizer, text: object, directory: Path) -> SpecialToken:
     marker_id = tokenizer.token_to_id(str(text))
     if marker_id is None:
@@ -296,6 +298,13 @@ def _find_marker(tokenizer: Tokenizer, text: object, directory: Path) -> Special
             "vocabulary, found none; save the tokenizer that the model was trained with"
         )
     return SpecialToken(str(text), marker_id)
+
+
+def _cut_markers(tokenizer: Tokenizer, config: Mapping[str, object]) -> Tokenizer:
+    """Return the tokenizer of a bi-encoder's texts without what its encoder has no row for."""
+    encoder = config.get("encoder_config")
+    size = encoder.get("vocab_size") if isinstance(encoder, dict) else None
+    return cut_tokens(tokenizer, size) if is_count(size) else tokenizer
 
 
 def _find_positions(config: Mapping[str, object], directory: Path) -> int | None:

@@ -66,27 +66,52 @@ def _describe_files(bundle: Bundle) -> Section:
         ", ".join(path.relative_to(bundle.path).as_posix() for path in paths if path)
         for paths in (on_cpu, on_cuda)
     )
+    labels = [("labels read by", _describe_label_reader(bundle))] if bundle.labels else []
     return [
+        *labels,
         ("on the CPU", cpu or "nothing: half precision runs there by name alone"),
         ("on CUDA", cuda or "nothing: only fp16 and fp32 run there"),
     ]
 
 
+def _describe_label_reader(bundle: Bundle) -> str:
+    """Which file of a bi-encoder reads labels."""
+    if bundle.labels is not None and bundle.labels.encoder_path is not None:
+        return f"{bundle.labels.encoder_path.name}, each once, on the CPU"
+    return "the graph itself, for every text; or not at all where it takes their embeddings"
+
+
 def _describe_limits(bundle: Bundle) -> Section:
     manifest, positions = bundle.manifest, bundle.max_positions
     labels = (
-        [("labels", f"up to {manifest.max_types} in training, {manifest.label_attention}")]
+        [("labels", f"up to {manifest.max_types} in training, {_describe_reading(bundle)}")]
         if manifest
         else []
     )
     return [
         *labels,
         ("longest text", f"{bundle.max_len} words"),
-        ("longest prompt", "no limit" if positions is None else f"{positions} pieces"),
+        ("longest prompt", _describe_count(positions)),
+        *(
+            [("longest label", _describe_count(bundle.labels.max_positions))]
+            if bundle.labels
+            else []
+        ),
         ("widest entity", f"{bundle.max_width} words"),
         ("threshold", "0.5" if bundle.threshold is None else f"{bundle.threshold:g}"),
         *_describe_label_thresholds(bundle.label_thresholds),
     ]
+
+
+def _describe_count(pieces: int | None) -> str:
+    return "no limit" if pieces is None else f"{pieces} pieces"
+
+
+def _describe_reading(bundle: Bundle) -> str:
+    """How labels are read: together, alone, or apart from the text."""
+    if bundle.labels is not None:
+        return "by an encoder of their own"
+    return bundle.manifest.label_attention if bundle.manifest else ""
 
 
 def _describe_label_thresholds(thresholds: Mapping[str, float]) -> Section:

@@ -3,7 +3,7 @@
 Axis letters: B batch, T pieces, L words, K max width, C labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,13 @@ _INPUTS = {
     "span_mask": _Port("tensor(bool)", 2),  # (B, L*K)
 }
 _TOKEN_INPUTS = {name: _INPUTS[name] for name in list(_INPUTS)[:4]}
+# What a bi-encoder's graph takes beside a text: labels as pieces, or as embeddings.
+LABELS = {
+    "labels_input_ids": _Port("tensor(int64)", 2),  # (C, P)
+    "labels_attention_mask": _Port("tensor(int64)", 2),  # (C, P)
+    "labels_embeddings": _Port("tensor(float)", 2),  # (C, D)
+    "labels_embeds": _Port("tensor(float)", 2),  # the same, in the reference's exports of 2025
+}
 _WORD_SHAPES = "word_shapes"
 _WORD_SHAPES_PORT = _Port("tensor(int64)", 2)  # (B, T)
 _OUTPUT = "logits"
@@ -47,11 +54,16 @@ class Graph:
     Attributes:
         sessions: Where it runs.
         selector: Compares with thresholds where the logits are; None: they come to the host.
+        max_width: K.
         has_word_shapes: The graph takes the optional input `word_shapes`.
     """
 
     def __init__(
-        self, sessions: Sessions, max_width: int, selector: Selector | None = None
+        self,
+        sessions: Sessions,
+        max_width: int,
+        selector: Selector | None = None,
+        labels: Collection[str] = (),
     ) -> None:
         """Check the signature.
 
@@ -59,15 +71,17 @@ class Graph:
             sessions: Of the graph.
             max_width: K, as the bundle says.
             selector: On the same device.
+            labels: What a bi-encoder's graph takes of labels, names out of `LABELS`.
 
         Raises:
             GraphError: Inputs or output are not those of a span model of this width.
         """
         self.sessions = sessions
         self.selector = selector
-        self._max_width = max_width
+        self.max_width = max_width
         session, path = sessions.main, sessions.path
-        _check_inputs(session, path, _INPUTS, "a span model")
+        own = {name: LABELS[name] for name in labels}
+        _check_inputs(session, path, {**_INPUTS, **own}, "a span model")
         _check_width(_check_output(session, path), path, max_width)
         self.has_word_shapes = _has_word_shapes(session, path)
 
@@ -122,7 +136,7 @@ class Graph:
 
     def _check_shape(self, found: tuple[int, ...], lengths: Tensor, label_count: int) -> None:
         """Compare a shape of logits with that of its batch, (B, L, K, C)."""
-        expected = (len(lengths), int(lengths.max()), self._max_width, label_count)
+        expected = (len(lengths), int(lengths.max()), self.max_width, label_count)
         if found != expected:
             raise GraphError(
                 f"{self.sessions.path}: expected logits of shape {expected} (texts, words, "
@@ -140,13 +154,21 @@ class TokenGraph:
         has_word_shapes: The graph takes the optional input `word_shapes`.
     """
 
-    def __init__(self, sessions: Sessions, ent_id: int, sep_id: int) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        ent_id: int,
+        sep_id: int,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Check the signature, and find by a run which of two layouts its logits have.
 
         Args:
             sessions: Of the graph.
             ent_id: Id of the marker before each label.
             sep_id: Id of the marker between labels and words.
+            labels: What a bi-encoder's graph takes for one label, some of `LABELS`; then there are
+                no markers.
 
         Raises:
             GraphError: Inputs or output are not those of a token-level model.
@@ -156,15 +178,17 @@ class TokenGraph:
         """
         self.sessions = sessions
         session, path = sessions.main, sessions.path
-        _check_inputs(session, path, _TOKEN_INPUTS, "a token-level model")
+        own = {name: LABELS[name] for name in labels or ()}
+        _check_inputs(session, path, {**_TOKEN_INPUTS, **own}, "a token-level model")
         _check_output(session, path)
         self.has_word_shapes = _has_word_shapes(session, path)
-        ids = np.array([[ent_id, 0, sep_id, 0, 0]], dtype=np.int64)
+        ids = np.array([[max(ent_id, 0), 0, max(sep_id, 0), 0, 0]], dtype=np.int64)
         probe: dict[str, Tensor] = {
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
             "words_mask": np.array([[0, 0, 0, 1, 2]], dtype=np.int64),
             "text_lengths": np.array([[2]], dtype=np.int64),
+            **(labels or {}),
         }
         (logits,) = sessions.run([_OUTPUT], probe)
         if logits.shape not in ((1, 2, 1, 3), (3, 1, 2, 1)):

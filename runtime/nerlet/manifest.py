@@ -11,7 +11,7 @@ from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard, TypeVar
 
-from nerlet.architectures import READ
+from nerlet.architectures import BI, READ
 from nerlet.errors import BundleError
 from nerlet.words import WORD_PATTERN
 
@@ -26,6 +26,10 @@ FP16_GRAPH_NAME = "model_fp16.onnx"
 LABEL_GRAPH_NAME = "label.onnx"
 TEXT_GRAPH_NAME = "text.onnx"
 WEIGHTS_NAME = "weights.bin"
+# What a bi-encoder reads labels with.
+LABELS_ENCODER_NAME = "labels_encoder.onnx"
+LABELS_TOKENIZER_NAME = f"labels_tokenizer/{TOKENIZER_NAME}"
+LABELS_TOKENIZER_CONFIG_NAME = f"labels_tokenizer/{TOKENIZER_CONFIG_NAME}"
 REQUIRED_FILES = (CONFIG_NAME, TOKENIZER_NAME, GRAPH_NAME)
 SCHEMA_VERSION = 1
 
@@ -40,6 +44,9 @@ class SpecialToken:
 
     text: str
     id: int
+
+
+NO_MARKER = SpecialToken("", -1)  # a bi-encoder's, whose texts stand alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Manifest:
         precision: Of the weights in `GRAPH_NAME`, "fp32" or "int8".
         max_width: Widest span, in words.
         max_len: Longest text, in words.
-        special_tokens: The markers, under "ent" and "sep".
+        special_tokens: The markers, under "ent" and "sep"; none in a bi-encoder.
         files: Size and hash of every file, by its name relative to the directory.
         max_types: Most labels seen at once in training.
         max_positions: Most pieces that the encoder takes, special ones included; None: no limit.
@@ -72,7 +79,8 @@ class Manifest:
         label_thresholds: The same for single labels, by what the model reads as the label; every
             other label has `threshold`.
         architecture: "span" (every span of up to `max_width` words is scored) or "token" (every
-            word, as start, end and inside of spans).
+            word, as start, end and inside of spans); "bi" and "bi_token" where an encoder of its
+            own reads labels.
         word_pattern: Regular expression that finds the words.
         word_shapes: The graph has the optional input `word_shapes`.
         label_attention: Whether labels see each other in the encoder ("joint") or not.
@@ -109,6 +117,8 @@ class Manifest:
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
             raise _bad_key("files", f"an entry for {', '.join(missing)}", sorted(self.files))
+        if (self.special_tokens == {}) != (self.architecture in BI):
+            raise _bad_key("special_tokens", _MARKERS, self.special_tokens)
 
     @property
     def weights_sha256(self) -> str:
@@ -295,6 +305,7 @@ def _is_inside(name: object) -> bool:
 _Check = tuple[Callable[[object], bool], str]
 _COUNT: _Check = (is_count, "a whole number of at least 1")
 _TEXT: _Check = (_is_filled, "a text")
+_MARKERS = "ent and sep, each a text with its id, or none in a bi-encoder"
 _OBJECT: _Check = (lambda value: isinstance(value, dict), "an object")
 _CHECKS: dict[str, _Check] = {
     "name": _TEXT,
@@ -311,7 +322,7 @@ _CHECKS: dict[str, _Check] = {
     "word_pattern": (lambda value: value == WORD_PATTERN, f"{WORD_PATTERN!r}, all that is read"),
     "word_shapes": (lambda value: isinstance(value, bool), "true or false"),
     "label_attention": (lambda value: value in LABEL_ATTENTIONS, " or ".join(LABEL_ATTENTIONS)),
-    "special_tokens": (_are_markers, "ent and sep, each a text with its id"),
+    "special_tokens": (lambda value: value == {} or _are_markers(value), _MARKERS),
     "files": (_are_files, "names inside the directory, each with bytes and a hex sha256"),
     "figures": _OBJECT,
     "verification": _OBJECT,

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from nerlet.arguments import (
     Flag,
     GivenSpans,
@@ -19,6 +22,7 @@ from nerlet.arguments import (
     Task,
     Threshold,
     iterate_texts,
+    read_count,
     read_sentences,
     read_tasks,
     read_text,
@@ -27,6 +31,13 @@ from nerlet.arguments import (
 )
 from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
 from nerlet.decode import Candidates, Span, select_spans
+from nerlet.embeddings import (
+    check_embeddings,
+    embed_labels,
+    expect_bi_encoder,
+    load_labels,
+    save_labels,
+)
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
@@ -195,25 +206,132 @@ class GLiNER:
             UserWarning: Words past the end of what the model takes were cut.
         """
         refuse_unknown({"packing_config": packing_config, **unknown})
-        checked = read_texts(texts)
-        count = len(checked)
-        tasks = read_tasks(
-            count,
-            labels,
-            threshold,
-            self.own_thresholds,
-            multi_label,
-            input_spans,
-            flat_ner=flat_ner,
-        )
+        checked, own = read_texts(texts), self.own_thresholds
+        choices = (labels, threshold, own, multi_label, input_spans)
+        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        return self._find_all(checked, tasks, batch_size, return_class_probs=return_class_probs)
+
+    def _find_all(
+        self,
+        texts: list[str],
+        tasks: list[Task],
+        batch_size: int | None,
+        *,
+        return_class_probs: bool,
+        embeddings: NDArray[np.float32] | None = None,
+    ) -> list[list[Entity]]:
+        """Find the entities of checked texts; embeddings as in `Scorer.score_all`."""
         return [
             _to_entities(text, task, scored, return_class_probs=return_class_probs)
             for text, task, scored in self._scorer.score_all(
-                checked, self._split, tasks, batch_size, with_logits=return_class_probs
+                texts,
+                self._split,
+                tasks,
+                batch_size,
+                with_logits=return_class_probs,
+                embeddings=embeddings,
             )
         ]
 
     batch_predict_entities = inference  # the reference's older name
+
+    def encode_labels(
+        self, labels: str | Sequence[str], batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        """Make the embeddings of labels, which a bi-encoder alone has; each is read once and kept.
+
+        Args:
+            labels: Labels, or what the model is to read in their place; duplicates stay.
+            batch_size: Changes nothing: each label is read alone, as many at once as there are
+                threads.
+
+        Returns:
+            float32, (C, D).
+
+        Raises:
+            InputError: The model is no bi-encoder, has no encoder of labels, or cannot read one.
+        """
+        read_count("batch_size", batch_size, default=8)
+        return embed_labels(expect_bi_encoder(self._scorer.graph, "encode_labels"), labels)
+
+    def save_labels(self, path: str | Path, labels: str | Sequence[str]) -> None:
+        """Write the embeddings of labels to a file; arguments and errors as in `encode_labels`.
+
+        Args:
+            path: Of the file, `.npz`.
+            labels: The labels.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        graph = expect_bi_encoder(self._scorer.graph, "save_labels")
+        save_labels(graph, Path(path), labels)
+
+    def load_labels(self, path: str | Path) -> list[str]:
+        """Take the embeddings of a file, so that these labels are not read any more.
+
+        Args:
+            path: What `save_labels` wrote, of this very model.
+
+        Returns:
+            The labels.
+
+        Raises:
+            InputError: As in `encode_labels`, or the file is another, or another model's.
+        """
+        return load_labels(expect_bi_encoder(self._scorer.graph, "load_labels"), Path(path))
+
+    def batch_predict_with_embeds(
+        self,
+        texts: str | Iterable[str],
+        labels_embeddings: ArrayLike,
+        labels: Labels,
+        flat_ner: Flag = True,  # noqa: FBT002  # the reference's order of arguments
+        threshold: Threshold = None,
+        multi_label: Flag = False,  # noqa: FBT002  # as above
+        batch_size: int | None = None,
+        packing_config: None = None,
+        input_spans: GivenSpans | None = None,
+        return_class_probs: bool = False,  # noqa: FBT001, FBT002  # as above
+        **unknown: object,
+    ) -> list[list[Entity]]:
+        """Find the entities of many texts beside embeddings of labels, in a bi-encoder.
+
+        `labels_embeddings`, (C, D), are what `encode_labels` gives for `labels`, which are the same
+        for all texts and each given once; all else is as in `inference`.
+
+        Raises:
+            InputError: As in `inference`, or the model takes no embeddings, or not these.
+        """
+        refuse_unknown({"packing_config": packing_config, **unknown})
+        checked, own = read_texts(texts), self.own_thresholds
+        choices = (labels, threshold, own, multi_label, input_spans)
+        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        graph = expect_bi_encoder(self._scorer.graph, "batch_predict_with_embeds")
+        embeddings = check_embeddings(graph, labels_embeddings, [task.labels for task in tasks])
+        return self._find_all(
+            checked,
+            tasks,
+            batch_size,
+            return_class_probs=return_class_probs,
+            embeddings=embeddings,
+        )
+
+    def predict_with_embeds(
+        self,
+        text: str,
+        labels_embeddings: ArrayLike,
+        labels: Labels,
+        flat_ner: bool = True,  # noqa: FBT001, FBT002  # the reference's order of arguments
+        threshold: OneThreshold = None,
+        multi_label: bool = False,  # noqa: FBT001, FBT002  # as above
+        return_class_probs: bool = False,  # noqa: FBT001, FBT002  # as above
+        **others: Any,  # noqa: ANN401  # passed on
+    ) -> list[Entity]:
+        """Find the entities of one text; all else as in `batch_predict_with_embeds`."""
+        others["return_class_probs"] = return_class_probs
+        choices = (labels_embeddings, labels, flat_ner, threshold, multi_label)
+        return self.batch_predict_with_embeds([text], *choices, **others)[0]
 
     def stream(
         self,

@@ -3,12 +3,19 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from nerlet.bi_graph import BiGraph
 from nerlet.bundle import Bundle
 from nerlet.columns import to_size
 from nerlet.errors import NerletError
 from nerlet.exports import PRECISIONS, list_data, list_graphs, list_names
 from nerlet.graph import Graph, TokenGraph
-from nerlet.manifest import CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME, read_json
+from nerlet.manifest import (
+    CONFIG_NAME,
+    LABELS_TOKENIZER_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+    read_json,
+)
 from nerlet.placement import open_whole
 from nerlet.sessions import CPU
 
@@ -23,6 +30,10 @@ _INPUTS: _Axes = {
     "text_lengths": ("texts", None),
     "span_idx": ("texts", "spans", None),
     "span_mask": ("texts", "spans"),
+    "labels_input_ids": ("labels", "pieces of labels"),
+    "labels_attention_mask": ("labels", "pieces of labels"),
+    "labels_embeddings": ("labels", None),
+    "labels_embeds": ("labels", None),
 }
 
 
@@ -40,7 +51,7 @@ def describe_export(bundle: Bundle) -> Section:
             ", ".join(_describe_file(bundle.path, name, names) for name in list_graphs(names)),
         ),
         ("tokenizer", _describe_tokenizer(bundle, names)),
-        ("markers", _describe_markers(bundle)),
+        *_describe_labels(bundle),
         *(_describe_graph(bundle, graph) if graph else []),
     ]
 
@@ -60,6 +71,16 @@ def _describe_tokenizer(bundle: Bundle, names: list[str]) -> str:
     return f"{TOKENIZER_NAME}, {pieces} pieces{limit}"
 
 
+def _describe_labels(bundle: Bundle) -> Section:
+    """How labels are read: beside markers in a text, or apart from it."""
+    files = bundle.labels
+    if files is None:
+        return [("markers", _describe_markers(bundle))]
+    told = f"{files.tokenizer.get_vocab_size()} pieces" if files.tokenizer else "missing"
+    fused = [("labels and words", "attend to each other")] if files.is_fused else []
+    return [("tokenizer of labels", f"{LABELS_TOKENIZER_NAME}, {told}"), *fused]
+
+
 def _describe_markers(bundle: Bundle) -> str:
     """Their ids, and the config's where that is another."""
     told = ", ".join(f"{own.text} {own.id}" for own in (bundle.ent, bundle.sep))
@@ -75,7 +96,7 @@ def _describe_graph(bundle: Bundle, path: Path) -> Section:
         graph = open_whole(bundle, path, [CPU], threads=1)
     except NerletError as error:
         return [("does not run", str(error))]
-    axes = list(_list_axes(graph))
+    axes = list(_list_axes(graph.text if isinstance(graph, BiGraph) else graph))
     fixed = [
         f"{name} takes {size} {counts}"
         for name, counts, size in axes

@@ -8,6 +8,7 @@ that graph where there is one, else `model.onnx` where that is float. Of exports
 from collections.abc import Sequence
 from pathlib import Path
 
+from nerlet.bi_graph import BiGraph, open_bi_graph
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph
 from nerlet.errors import GraphError
@@ -20,7 +21,7 @@ from nerlet.sessions import CPU, CUDA, choose_providers, open_sessions
 
 def open_graph(
     bundle: Bundle, device: str, providers: Sequence[str] | None, threads: int | None
-) -> Graph | TokenGraph | CachedGraph:
+) -> Graph | TokenGraph | CachedGraph | BiGraph:
     """Open the files of a model that its device runs.
 
     Args:
@@ -47,9 +48,11 @@ def open_graph(
 
 def open_whole(
     bundle: Bundle, path: Path, providers: Sequence[str], threads: int | None
-) -> Graph | TokenGraph:
+) -> Graph | TokenGraph | BiGraph:
     """Open a file that holds the whole model; arguments and errors as in `open_graph`."""
     sessions = open_sessions(path, providers=providers, threads=threads)
+    if bundle.labels is not None:
+        return open_bi_graph(bundle, bundle.labels, sessions)
     if bundle.architecture == "token":
         return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
     return Graph(sessions, bundle.max_width, open_selector(sessions))

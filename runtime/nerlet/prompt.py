@@ -52,8 +52,8 @@ class PieceEncoder:
     """Turns words and labels into piece ids; owns the tokenizer.
 
     Attributes:
-        ent_id: Id of the marker before each label.
-        sep_id: Id of the marker between labels and words.
+        ent_id: Id of the marker before each label; -1: none, as in a bi-encoder's texts.
+        sep_id: Id of the marker between labels and words; -1 as above.
         prefix_ids: Ids that the tokenizer puts before a sequence.
         suffix_ids: Ids that the tokenizer puts after a sequence.
     """
@@ -168,7 +168,7 @@ class PieceEncoder:
         head = [*self.prefix_ids]
         for pieces in label_pieces:
             head += [self.ent_id, *pieces]
-        return [*head, self.sep_id]
+        return [*head, self.sep_id] if self.sep_id >= 0 else head
 
     def _encode_without_markers(self, unit: str) -> list[int]:
         """Encode a unit in halves of each marker found in it, so that none is recognised."""

@@ -9,7 +9,7 @@ Axis letters: L words, K max width, C labels.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nerlet.arguments import LabelSet, Task, read_count
 from nerlet.batch import Tensor, bucket_length, make_batch
+from nerlet.bi_graph import BiGraph
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph, LabelPieces
 from nerlet.decode import Candidates
@@ -31,7 +32,7 @@ from nerlet.words import Word, word_shape
 Source = TypeVar("Source", str, list[str])
 Split = Callable[[Source], Sequence[Word]]
 Logits = NDArray[np.float32]
-AnyGraph = Graph | TokenGraph | CachedGraph
+AnyGraph = Graph | TokenGraph | CachedGraph | BiGraph
 _LABEL_SETS = 64  # whose pieces are kept between calls
 _BATCH_SIZE = 8
 
@@ -73,12 +74,15 @@ class _Run:
         threads: Texts at once on a CPU; of more than one, each has a thread.
         size: Texts in one run on another device.
         with_logits: Logits come from the device, too.
+        embeddings: Of a bi-encoder's labels where the caller gives them, (C, D); then `pieces` has
+            none.
     """
 
     pieces: Mapping[LabelSet, LabelPieces]
     threads: int
     size: int
     with_logits: bool
+    embeddings: Logits | None = None
 
 
 class Scorer:
@@ -109,9 +113,11 @@ class Scorer:
         """Return the pieces of each label.
 
         Raises:
-            InputError: As in `PieceEncoder.encode_labels`.
+            InputError: As in `PieceEncoder.encode_labels` or `BiGraph.read_labels`.
         """
         bundle = self._bundle
+        if isinstance(self.graph, BiGraph):
+            return self.graph.read_labels(labels.prompts)
         pieces = self._encoder.encode_labels(
             labels.prompts, bundle.max_positions, is_isolated=bundle.is_isolated
         )
@@ -125,6 +131,7 @@ class Scorer:
         batch_size: int | None,
         *,
         with_logits: bool = False,
+        embeddings: Logits | None = None,
     ) -> Iterator[tuple[Source, Task, Scored | None]]:
         """Score texts that are all there; labels are checked first, and of cuts it warns last.
 
@@ -134,6 +141,8 @@ class Scorer:
             tasks: What to find in each.
             batch_size: Texts in one run on another device than the CPU; None: 8.
             with_logits: Let the logits come from the device, too.
+            embeddings: Of the labels, which are the same for all texts, of a bi-encoder, (C, D);
+                None: labels are read.
 
         Returns:
             Each source with its task and what was found in order, None for an empty one.
@@ -143,14 +152,15 @@ class Scorer:
         """
         size = read_count("batch_size", batch_size, default=_BATCH_SIZE)
         label_sets = dict.fromkeys(task.labels for task in tasks)
-        pieces = {own: self.encode_labels(own) for own in label_sets}
+        is_given = embeddings is not None
+        pieces = {own: () if is_given else self.encode_labels(own) for own in label_sets}
         # Few texts run one after the other, each on all threads.
         all_threads = self.graph.sessions.threads
         threads = all_threads if 2 * len(sources) >= all_threads else 1
         threads = min(threads, max(len(sources), 1))
         lost_words = []
         pairs = zip(sources, tasks, strict=True)
-        run = _Run(pieces, threads, size, with_logits=with_logits)
+        run = _Run(pieces, threads, size, with_logits, embeddings)
         for source, task, scored in self._score(pairs, split, run):
             lost_words.append(scored.lost_words if scored else 0)
             yield source, task, scored
@@ -220,7 +230,7 @@ class Scorer:
         filled = [place for place, item in enumerate(items) if item.words]
         labels = [run.pieces[items[place].task.labels] for place in filled]
         limits = [np.array(items[place].task.thresholds) for place in filled]
-        is_whole = not isinstance(self.graph, CachedGraph)
+        is_whole = not isinstance(self.graph, CachedGraph | BiGraph)
         prompts = [
             self._build_prompt(items[place].words, own if is_whole else ())
             for place, own in zip(filled, labels, strict=True)
@@ -240,6 +250,16 @@ class Scorer:
     ) -> list[tuple[Candidates, Logits | None]]:
         """Find the spans of each prompt above its limits, with the logits that come to the host."""
         graph, one_thread = self.graph, run.threads > 1
+        if isinstance(graph, BiGraph):
+            make = partial(self._make_batch, graph.text)
+            return graph.find(
+                prompts,
+                labels if run.embeddings is None else [run.embeddings] * len(labels),
+                limits,
+                make,
+                one_thread=one_thread,
+                with_logits=run.with_logits,
+            )
         if isinstance(graph, CachedGraph):
             all_logits = [
                 graph.run(prompt, own, one_thread=one_thread)
@@ -326,4 +346,5 @@ class Scorer:
 
     def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
         limits = (self._bundle.max_len, self._bundle.max_positions)
-        warn_of_lost_words(counts, *limits, is_isolated=self._bundle.is_isolated)
+        is_apart = self._bundle.is_isolated or self._bundle.labels is not None
+        warn_of_lost_words(counts, *limits, is_isolated=is_apart)

@@ -25,3 +25,16 @@ STATUS: dict[Cell, str] = {
     ("markerV0", "xlnet"): REFUSED,
 }
 CELLS = [cell for cell, status in STATUS.items() if status == VERIFIED]
+
+# Bi-encoders: what scores, over the encoder of texts; test_bi_encoder.py holds each cell to it.
+# "fused": with post_fusion_schema. The encoder of labels is another family's in every cell.
+BI_ENCODERS = ("bert", "deberta-v2", "roberta", "modernbert")
+BI_STATUS: dict[Cell, str] = {
+    **{(mode, own): VERIFIED for mode in ("markerV0", "token_level") for own in BI_ENCODERS},
+    **{(mode, "bert"): VERIFIED for mode in ("markerV1", "conv_max", "query")},
+    ("markerV0 fused", "roberta"): VERIFIED,
+    ("token_level fused", "deberta-v2"): VERIFIED,
+    ("token_level represent_spans", "bert"): REFUSED,
+    ("markerV0", "xlnet"): REFUSED,
+}
+BI_CELLS = [cell for cell, status in BI_STATUS.items() if status == VERIFIED]

@@ -42,8 +42,15 @@ _UNCASED = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _PROBES = ("the cat sat on a mat", "10 % of x-ray", "(a) b c d e f g h i j k l m n o p")
 
 
-def write_encoder(folder: Path, encoder: str, words: Sequence[str] = ()) -> Path:
-    """Write what a plain Hugging Face encoder's folder holds beside its weights."""
+def write_encoder(folder: Path, encoder: str, words: Sequence[str] = (), **changes: object) -> Path:
+    """Write what a plain Hugging Face encoder's folder holds beside its weights.
+
+    Args:
+        folder: Made here.
+        encoder: A key of `BACKBONES`.
+        words: Of the vocabulary.
+        changes: To its config.
+    """
     tokenizer = make_tokenizer(words)
     if encoder == "bert":
         tokenizer.normalizer = _UNCASED
@@ -61,6 +68,7 @@ def write_encoder(folder: Path, encoder: str, words: Sequence[str] = ()) -> Path
     config = {**BACKBONES[encoder], "vocab_size": len(fast), "pad_token_id": PAD_ID}
     if "max_position_embeddings" in config:
         config["max_position_embeddings"] = _POSITIONS[encoder]
+    config |= changes
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 

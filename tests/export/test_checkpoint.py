@@ -349,7 +349,6 @@ def test_a_weight_of_another_shape_is_named(copied):
 
 
 OTHERS = {
-    "labels_encoder": "BAAI/bge-small-en-v1.5",
     "labels_decoder": "gpt2",
     "relations_layer": "biaffine",
     "precomputed_prompts_mode": True,

@@ -4,13 +4,13 @@ import pytest
 
 from nerlet.bundle import open_bundle
 from nerlet.errors import BundleError
+from nerlet.manifest import NO_MARKER
 from tests.toys import write_export
 
 
 @pytest.mark.parametrize(
     ("config", "found", "instead"),
     [
-        ({"labels_encoder": "x/y"}, "a bi-encoder", "isolated labels"),
         ({"labels_decoder": "x/y"}, "a model that generates labels", "name the labels yourself"),
         ({"relations_layer": "biaffine"}, "a joint entity and relation model", "entities alone"),
         ({"precomputed_prompts_mode": True}, "a model with its labels built in", "the checkpoint"),
@@ -34,7 +34,6 @@ def test_what_this_version_does_not_read_is_refused_with_what_does(
     [
         ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a joint entity"),
         ({"labels_decoder": "x/y", "labels_encoder": "x/y"}, "a model that generates labels"),
-        ({"labels_encoder": "x/y", "span_mode": "token_level"}, "a bi-encoder"),
     ],
 )
 def test_the_first_key_decides_as_in_the_reference(tmp_path, config, found):
@@ -49,3 +48,14 @@ def test_the_first_key_decides_as_in_the_reference(tmp_path, config, found):
 def test_models_of_spans_and_of_tokens_are_read(tmp_path, model_type, span_mode, architecture):
     config = {"model_type": model_type, "span_mode": span_mode, "labels_encoder": None}
     assert open_bundle(write_export(tmp_path / "toy", config=config)).architecture == architecture
+
+
+@pytest.mark.parametrize("model_type", [None, "gliner_bi_encoder_span"])
+@pytest.mark.parametrize(("span_mode", "architecture"), [(None, "bi"), ("token_level", "bi_token")])
+def test_bi_encoders_of_spans_and_of_tokens_are_read(tmp_path, model_type, span_mode, architecture):
+    config = {"model_type": model_type, "span_mode": span_mode, "labels_encoder": "x/y"}
+    bundle = open_bundle(write_export(tmp_path / "toy", config=config))
+    assert bundle.architecture == architecture
+    assert bundle.labels is not None
+    assert bundle.labels.width == 512
+    assert bundle.ent == bundle.sep == NO_MARKER

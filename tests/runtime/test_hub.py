@@ -96,6 +96,17 @@ def test_a_model_of_the_hub_finds_entities(hub, toy):
     assert model.predict_entities("Ada", "person") == toy.predict_entities("Ada", "person")
 
 
+@pytest.mark.parametrize("write", [write_bundle, write_export])
+def test_what_reads_the_labels_of_a_bi_encoder_is_fetched_too(hub, write):
+    write(hub.repository)
+    names = {
+        *("labels_encoder.onnx", "labels_tokenizer/tokenizer.json"),
+        "labels_tokenizer/tokenizer_config.json",
+    }
+    add(hub.repository, *names)
+    assert names <= fetch()
+
+
 def test_a_name_is_fetched_with_its_options(hub):
     write_export(hub.repository)
     find_model("owner/name", revision="v1", cache_dir="here", token="t")

@@ -89,6 +89,7 @@ def test_keys_with_a_default_may_be_absent():
         ("special_tokens", {"ent": {"text": "a", "id": 7}, "sep": {"text": "b", "id": 7}}),
         ("special_tokens", {"ent": "<<ENT>>", "sep": "<<SEP>>"}),
         ("special_tokens", 3),
+        ("special_tokens", {}),
         ("files", {}),
         ("files", {"model.onnx": {"bytes": 3}}),
     ],

@@ -134,7 +134,7 @@ def test_words_and_streams_on_a_device(toy, on_device):
 
 def test_a_graph_of_another_width_is_refused_on_a_device(tmp_path, selector):
     model = put_on_device(write_export(tmp_path / "toy"), selector)
-    model._scorer.graph._max_width = 3
+    model._scorer.graph.max_width = 3
     with pytest.raises(GraphError, match=r"logits of shape \(1, 1, 3, 3\).*found \(1, 1, 4, 3\)"):
         model.predict_entities("Ada", LABELS)
 
