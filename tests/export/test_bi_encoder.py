@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 
 import nerlet
 from nerlet.errors import BundleError
@@ -29,10 +28,7 @@ TOLERANCE = 1e-4  # of a logit, and of a number of an embedding
 SIZES = (1, 2, 4)  # texts of the ragged batches
 CALLS = 3  # of 6 to 11 texts, by `inference`; one more beside given embeddings
 LEAST_TEXTS = 20  # with words, in those
-# Transformers 5 writes these in another way than our fused attention knows so far.
-_UNTIL_5 = ("modernbert",)
-CELLS = [cell for cell in BI_CELLS if transformers.__version__ < "5" or cell[1] not in _UNTIL_5]
-ANY_CELL = pytest.mark.parametrize("cell", CELLS, ids="-".join)
+ANY_CELL = pytest.mark.parametrize("cell", BI_CELLS, ids="-".join)
 _LABELS_ENCODERS = ("deberta-v2", "mpnet", "bert")  # in turn
 
 
@@ -180,10 +176,9 @@ def test_entities_are_the_references(found, cell):
 
 def test_every_cell_was_compared(found):
     """As often as it takes to call a cell verified; few texts are left out for noise."""
-    outcomes = {cell: found(cell).outcome for cell in CELLS}
+    outcomes = {cell: found(cell).outcome for cell in BI_CELLS}
     enough = [cell for cell, own in outcomes.items() if own.compared >= LEAST_TEXTS]
-    assert enough == CELLS
-    assert set(BI_CELLS) - set(CELLS) <= {(mode, own) for mode, own in BI_CELLS if own in _UNTIL_5}
+    assert enough == BI_CELLS
     assert len(BI_CELLS) == 2 * len(BI_ENCODERS) + 5
     compared = sum(own.compared for own in outcomes.values())
     excluded = sum(own.excluded for own in outcomes.values())
