@@ -1,6 +1,7 @@
-"""Span modes over encoders: what of the reference's is converted and compared, cell by cell.
+"""Kinds of models over encoders: what of the reference's is converted and compared, cell by cell.
 
-`STATUS` is the one record of it; test_span_modes.py holds every cell of it to what it says.
+`STATUS` is the one record of it; test_span_modes.py and test_every_kind.py hold every cell of it to
+what it says, and models_page.py writes docs/models.md from what they found.
 """
 
 from nerlet_export.config import SPAN_MODES as ALL_MODES
@@ -12,6 +13,10 @@ REFUSED = "refused"  # an error that says why
 SPAN_MODES = tuple(
     mode for mode in ALL_MODES if mode not in ("paper", TOKEN_LEVEL)
 )  # the reference's
+ENCODERS = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "albert", "electra", "mpnet"),
+    *("deberta-v2", "mdeberta", "modernbert", "t5", "mt5", "xlnet"),
+)
 _UNDER_ALL_MODES = ("bert", "deberta-v2", "modernbert")
 _UNDER_THE_DEFAULT = (
     *("roberta", "xlm-roberta", "camembert", "albert", "electra", "mpnet"),

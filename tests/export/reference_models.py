@@ -115,11 +115,16 @@ def make_reference_over(
 
 
 def make_token_reference(
-    folder: Path, *, encoder: str, is_projected: bool = False, has_rnn: bool = False
+    folder: Path,
+    *,
+    encoder: str,
+    is_projected: bool = False,
+    has_rnn: bool = False,
+    words: Sequence[str] = (),
 ) -> Any:
     """Make a token-level reference model over an encoder folder, which is written too."""
-    source = write_encoder(folder, encoder)
-    width = 12 if is_projected else ENCODERS[encoder]["hidden_size"]
+    source = write_encoder(folder, encoder, words)
+    width = 12 if is_projected else 16  # the encoder's own
     torch.manual_seed(len(encoder) + is_projected + has_rnn)
     model = gliner.GLiNER.from_config(
         {
