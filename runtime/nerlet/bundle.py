@@ -66,6 +66,7 @@ _DEFAULTS: dict[str, object] = {
     "max_len": 384,
     "ent_token": "<<ENT>>",
     "sep_token": "<<SEP>>",
+    "rel_token": "<<REL>>",
     "span_mode": "markerV0",
     "subtoken_pooling": "first",
     "words_splitter_type": "whitespace",
@@ -93,6 +94,7 @@ class Bundle:
         label_graph_path: The ONNX file that reads one label; None where there is only the whole.
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
         cuda_graph_path: The ONNX file that CUDA runs; None: there is only int8, or the like.
+        rel: Marker before each relation; None for a model without relations.
     """
 
     path: Path
@@ -111,6 +113,12 @@ class Bundle:
     label_graph_path: Path | None = None
     text_graph_path: Path | None = None
     cuda_graph_path: Path | None = None
+    rel: SpecialToken | None = None
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the markers, which no word or label may hold."""
+        return self.ent.id, self.sep.id, *([self.rel.id] if self.rel else [])
 
 
 def default_bundle_path() -> Path:
@@ -158,7 +166,7 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
         _check_file(directory / name, record)
     tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
     ent, sep = manifest.special_tokens["ent"], manifest.special_tokens["sep"]
-    for token in (ent, sep):
+    for token in manifest.special_tokens.values():
         found = tokenizer.token_to_id(token.text)
         if found != token.id:
             raise BundleError(
@@ -184,6 +192,7 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
         label_graph_path=directory / LABEL_GRAPH_NAME if has_parts else None,
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
         cuda_graph_path=cuda,
+        rel=manifest.special_tokens.get("rel"),
     )
 
 
@@ -222,6 +231,7 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
     _check_settings(config, config_path)
     cpu, cuda = _place_graphs(directory, graph)
     tokenizer = _open_tokenizer(directory / TOKENIZER_NAME)
+    has_relations = architecture == "relex"
     return Bundle(
         path=directory,
         graph_path=cpu,
@@ -235,6 +245,7 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
         manifest=None,
         architecture=architecture,
         cuda_graph_path=cuda,
+        rel=_find_marker(tokenizer, config["rel_token"], directory) if has_relations else None,
     )
 
 

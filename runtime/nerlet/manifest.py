@@ -64,15 +64,15 @@ class Manifest:
         precision: Of the weights in `GRAPH_NAME`, "fp32" or "int8".
         max_width: Widest span, in words.
         max_len: Longest text, in words.
-        special_tokens: The markers, under "ent" and "sep".
+        special_tokens: The markers, under "ent" and "sep", and a joint model's under "rel".
         files: Size and hash of every file, by its name relative to the directory.
         max_types: Most labels seen at once in training.
         max_positions: Most pieces that the encoder takes, special ones included; None: no limit.
         threshold: The score above which this model's spans are best kept; None: 0.5.
         label_thresholds: The same for single labels, by what the model reads as the label; every
             other label has `threshold`.
-        architecture: "span" (every span of up to `max_width` words is scored) or "token" (every
-            word, as start, end and inside of spans).
+        architecture: "span" (every span of up to `max_width` words is scored), "token" (every
+            word, as start, end and inside of spans) or "relex" (one of these, and relations).
         word_pattern: Regular expression that finds the words.
         word_shapes: The graph has the optional input `word_shapes`.
         label_attention: Whether labels see each other in the encoder ("joint") or not.
@@ -106,6 +106,9 @@ class Manifest:
             value = getattr(self, name)
             if not is_valid(value):
                 raise _bad_key(name, wanted, value)
+        if (self.architecture == "relex") != ("rel" in self.special_tokens):
+            wanted = "rel for the architecture relex, and for no other"
+            raise _bad_key("special_tokens", wanted, sorted(self.special_tokens))
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
             raise _bad_key("files", f"an entry for {', '.join(missing)}", sorted(self.files))
@@ -268,9 +271,9 @@ def _is_filled(value: object) -> bool:
 def _are_markers(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {"ent", "sep"}
+        and {"ent", "sep"} <= set(value) <= {"ent", "sep", "rel"}
         and all(_is_filled(token.text) and is_count(token.id, 0) for token in value.values())
-        and value["ent"].id != value["sep"].id
+        and len({token.id for token in value.values()}) == len(value)
     )
 
 
@@ -311,7 +314,7 @@ _CHECKS: dict[str, _Check] = {
     "word_pattern": (lambda value: value == WORD_PATTERN, f"{WORD_PATTERN!r}, all that is read"),
     "word_shapes": (lambda value: isinstance(value, bool), "true or false"),
     "label_attention": (lambda value: value in LABEL_ATTENTIONS, " or ".join(LABEL_ATTENTIONS)),
-    "special_tokens": (_are_markers, "ent and sep, each a text with its id"),
+    "special_tokens": (_are_markers, "ent and sep, perhaps rel, each a text with its id"),
     "files": (_are_files, "names inside the directory, each with bytes and a hex sha256"),
     "figures": _OBJECT,
     "verification": _OBJECT,
