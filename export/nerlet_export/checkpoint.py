@@ -29,9 +29,11 @@ from nerlet_export.pretrained import (
     load_tokenizer,
     plain_config,
 )
+from nerlet_export.relation_model import make_relation_model
 from nerlet_export.tokenization import (
     describe_tokenizer,
     find_markers,
+    find_relation_marker,
     read_tokenizer,
     save_tokenizer,
 )
@@ -48,6 +50,9 @@ _PREFIXES = {
     "heads.span.": "span_rep_layer.span_rep_layer.",
     "heads.label.": "prompt_rep_layer.",
     "heads.scorer.": "scorer.",
+    "relations.adjacency.": "relations_rep_layer.relation_rep_layer.",
+    "relations.triples.layers.": "pair_rep_layer.",
+    "relations.triples.": "triples_score_layer.interaction.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 # Names of the table of word pieces: BERT's and most, ModernBERT's, T5's.
@@ -80,19 +85,22 @@ class Checkpoint:
         """The model, where it is a span model.
 
         Raises:
-            InputError: It is a token-level one.
+            InputError: It is a token-level or a joint one.
         """
         if not isinstance(self.model, SpanModel):
             raise InputError(
-                f"expected a span model, found one of span_mode {self.model.config.span_mode!r}: "
-                "nerlet_export reads and converts token-level models, and trains span models only"
+                f"expected a span model, found one of span_mode {self.model.config.span_mode!r}"
+                f"{' with relations' if self.model.config.has_relations else ''}: nerlet_export "
+                "reads and converts token-level and joint models, and trains span models only"
             )
         return self.model
 
     @property
     def pieces(self) -> PieceEncoder:
         """The runtime's own encoder of words and labels, over this tokenizer."""
-        return PieceEncoder(self.tokenizer, *find_markers(self.model.config, self.tokenizer))
+        config, tokenizer = self.model.config, self.tokenizer
+        more = [find_relation_marker(config, tokenizer)] if config.has_relations else []
+        return PieceEncoder(tokenizer, *find_markers(config, tokenizer), *more)
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:
@@ -121,6 +129,9 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
     find_markers(config, tokenizer)
+    if config.has_relations:
+        index = find_relation_marker(config, tokenizer)
+        config = replace(config, rel_token_index=index)
     model = _make_model(config, directory)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)
@@ -225,7 +236,7 @@ def _complete(config: ModelConfig) -> ModelConfig:
 def _make_model(config: ModelConfig, directory: Path) -> Model:
     """Make a model of a stored config, whose encoder part only its encoder's class can check."""
     try:
-        return make_model(config)
+        return make_relation_model(config) if config.has_relations else make_model(config)
     except BundleError:
         raise
     except Exception as error:  # transformers' own checks have no base but this

@@ -35,7 +35,7 @@ class Model(nn.Module):
         block = label_blocks(input_ids, self.config.class_token_index)  # (B, T)
         if self.config.label_pooling == "first":
             block = torch.where(is_ent, is_ent.to(torch.int64).cumsum(1), 0)
-        numbers = _count_from_one(is_ent.sum(1).max(), hidden.device)
+        numbers = count_from_one(is_ent.sum(1).max(), hidden.device)
         is_part = (block[:, None, :] == numbers[:, None]).to(hidden.dtype)  # (B, C, T)
         return is_part @ hidden / is_part.sum(-1, keepdim=True).clamp(min=1.0)
 
@@ -81,7 +81,7 @@ class SpanModel(Model):
         labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
         directions, offsets = self.heads.fold_labels(labels)  # (B, C, H), (B, C)
         L = span_idx.shape[1] // self.config.max_width
-        words = _gather_words(hidden, words_mask, L)  # (B, L, D)
+        words = gather_words(hidden, words_mask, L)  # (B, L, D)
         return self.score_words(words, text_lengths[:, 0], directions, offsets)
 
     def score_words(
@@ -119,8 +119,8 @@ class SpanModel(Model):
         words = self.heads.read_words(words, batch.lengths)
         starts, ends = span.endpoints(words, batch.lengths)
         logits = span.project(
-            _gather_rows(starts, batch.starts),  # (B, S, H)
-            _gather_rows(ends, batch.ends),
+            gather_rows(starts, batch.starts),  # (B, S, H)
+            gather_rows(ends, batch.ends),
             directions,
         )
         return logits + offsets[:, None]
@@ -159,7 +159,7 @@ class TokenModel(Model):
         """
         hidden = self.encoder(input_ids, attention_mask, word_shapes)  # (B, T, D)
         labels = self.pool_labels(hidden, input_ids, attention_mask)  # (B, C, D)
-        words = _gather_words(hidden, words_mask, text_lengths.max())  # (B, L, D)
+        words = gather_words(hidden, words_mask, text_lengths.max())  # (B, L, D)
         return self.heads.score(words, text_lengths[:, 0], labels)
 
 
@@ -168,19 +168,19 @@ def make_model(config: ModelConfig) -> Model:
     return TokenModel(config) if config.architecture == "token" else SpanModel(config)
 
 
-def _gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:
+def gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:
     """Take the vector of each word's first piece: (B, T, D) -> (B, L, D)."""
-    numbers = _count_from_one(L, hidden.device)
+    numbers = count_from_one(L, hidden.device)
     is_first = words_mask[:, None, :] == numbers[:, None]  # (B, L, T)
-    return _gather_rows(hidden, is_first.to(torch.int32).argmax(-1))
+    return gather_rows(hidden, is_first.to(torch.int32).argmax(-1))
 
 
-def _count_from_one(last: int | Tensor, device: torch.device) -> Tensor:
+def count_from_one(last: int | Tensor, device: torch.device) -> Tensor:
     """1, 2, ..., last; traced as an operation, so that `last` may differ from run to run."""
     return torch.arange(1, last + 1, device=device)  # type: ignore[arg-type]  # takes tensors too
 
 
-def _gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     """Take rows (B, R, X) by index (B, S) -> (B, S, X), as one gather over all texts' rows."""
     B, R = rows.shape[0], rows.shape[1]
     flat = index + torch.arange(B, device=rows.device)[:, None] * R

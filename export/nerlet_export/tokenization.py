@@ -31,7 +31,7 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
         config: Its config.
 
     Returns:
-        The tokenizer with both markers in it, and its `tokenizer_config.json`.
+        The tokenizer with all markers in it, and its `tokenizer_config.json`.
 
     Raises:
         BundleError: Its files are damaged, or it has none and its encoder's cannot be had.
@@ -52,7 +52,9 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
                 f"{config.model_name!r} cannot be had ({error}); put {TOKENIZER_NAME} there"
             ) from error
         tokenizer, description = fast.backend_tokenizer, describe_tokenizer(fast)
-    markers = (config.ent_token, config.sep_token)
+    markers = [config.ent_token, config.sep_token]
+    if config.has_relations:
+        markers.append(config.rel_token)
     if None in map(tokenizer.token_to_id, markers):
         tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
     return tokenizer, description
@@ -96,6 +98,21 @@ def find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
             f"after {config.ent_token}; add the two to the tokenizer together"
         )
     return ent, sep
+
+
+def find_relation_marker(config: ModelConfig, tokenizer: Tokenizer) -> int:
+    """The id of the marker before a relation, of a joint model.
+
+    Raises:
+        BundleError: The tokenizer lacks it, or the model has another.
+    """
+    found = tokenizer.token_to_id(config.rel_token)
+    if found is None or config.rel_token_index not in (-1, found):
+        raise BundleError(
+            f"{TOKENIZER_NAME}: {config.rel_token} has the id {found}, but {CONFIG_NAME} has "
+            f"rel_token_index {config.rel_token_index}; the two files are of different models"
+        )
+    return int(found)
 
 
 def describe_tokenizer(fast: Any) -> dict[str, Any]:  # noqa: ANN401  (transformers' own)

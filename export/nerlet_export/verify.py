@@ -6,6 +6,7 @@ Limits stand in one table below, half precision's in `half`. A graph that fails 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -25,11 +26,14 @@ from nerlet.sessions import Sessions
 from nerlet.threads import count_usable_threads
 from nerlet.token_scores import find_token_candidates
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.compare import DataReport, agreement
+from nerlet_export.compare import agreement
 from nerlet_export.config import ModelConfig
-from nerlet_export.graph import OUTPUT, SHAPES_INPUT, input_ports, output_axes
+from nerlet_export.graph import OUTPUT, input_ports, optional_inputs, output_ports
 from nerlet_export.samples import Sample, draw_sample, make_prompt
 from nerlet_export.token_heads import PARTS
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Floats = NDArray[np.float32]
 
@@ -106,13 +110,15 @@ def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     for name, (dtype, axes) in inputs.items():
         _check_value(found[name], dtype, axes)
     optional = [value.name for value in model.graph.input if value.name in defaults]
-    expected = [SHAPES_INPUT] if config.word_shapes else []
+    expected = list(optional_inputs(config))
     if optional != expected:
         raise GraphError(f"optional graph inputs are {optional}, expected {expected}")
-    (output,) = model.graph.output
-    if output.name != OUTPUT:
-        raise GraphError(f"graph output is {output.name!r}, expected {OUTPUT!r}")
-    _check_value(output, onnx.TensorProto.FLOAT, output_axes(config))
+    outputs = output_ports(config)
+    names = [value.name for value in model.graph.output]
+    if names != list(outputs):
+        raise GraphError(f"graph outputs are {names}, expected {list(outputs)}")
+    for value in model.graph.output:
+        _check_value(value, *outputs[value.name])
 
 
 def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, ...]) -> None:
@@ -284,10 +290,11 @@ def run_graph(session: ort.InferenceSession, feeds: Mapping[str, Tensor]) -> Flo
 
 
 def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
-    """The same from PyTorch."""
+    """The same from PyTorch; of a joint model they are the first of its outputs."""
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        logits: Floats = checkpoint.model(**tensors).numpy()
+        found = checkpoint.model(**tensors)
+    logits: Floats = (found[0] if isinstance(found, tuple) else found).numpy()
     return logits
 
 
@@ -307,7 +314,7 @@ def known_cells(sample: Sample) -> NDArray[np.bool_]:
     return cells
 
 
-def as_figures(report: "FloatReport | PartsReport | DriftReport | DataReport") -> dict[str, object]:
+def as_figures(report: "DataclassInstance") -> dict[str, object]:
     """A report as plain values for the manifest, floats with four digits."""
     return {
         key: float(f"{value:.4g}") if isinstance(value, float) else value
