@@ -37,6 +37,7 @@ from nerlet_export.pretrained import (
 from nerlet_export.tokenization import (
     describe_tokenizer,
     find_markers,
+    find_relation_marker,
     read_labels_tokenizer,
     read_tokenizer,
     save_tokenizer,
@@ -57,6 +58,9 @@ _PREFIXES = {
     "heads.span.": "span_rep_layer.span_rep_layer.",
     "heads.label.": "prompt_rep_layer.",
     "heads.scorer.": "scorer.",
+    "relations.adjacency.": "relations_rep_layer.relation_rep_layer.",
+    "relations.triples.layers.": "pair_rep_layer.",
+    "relations.triples.": "triples_score_layer.interaction.",
 }
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 # Names of the table of word pieces: BERT's and most, ModernBERT's, T5's.
@@ -93,13 +97,13 @@ class Checkpoint:
         """The model, where it is a span model.
 
         Raises:
-            InputError: It is a token-level one.
+            InputError: It is a token-level or a joint one.
         """
         if not isinstance(self.model, SpanModel):
             raise InputError(
                 "expected a span model, found one of architecture "
                 f"{self.model.config.architecture!r}: nerlet_export reads and converts token-level "
-                "models and bi-encoders, and trains span models only"
+                "and joint models and bi-encoders, and trains span models only"
             )
         return self.model
 
@@ -120,9 +124,11 @@ class Checkpoint:
     @property
     def pieces(self) -> PieceEncoder:
         """The runtime's own encoder of words and labels, over this tokenizer."""
-        if self.model.config.is_bi:
-            return PieceEncoder(self.tokenizer, NO_MARKER.id, NO_MARKER.id)
-        return PieceEncoder(self.tokenizer, *find_markers(self.model.config, self.tokenizer))
+        config, tokenizer = self.model.config, self.tokenizer
+        if config.is_bi:
+            return PieceEncoder(tokenizer, NO_MARKER.id, NO_MARKER.id)
+        more = [find_relation_marker(config, tokenizer)] if config.has_relations else []
+        return PieceEncoder(tokenizer, *find_markers(config, tokenizer), *more)
 
     @property
     def label_pieces(self) -> LabelTokenizer:
@@ -163,6 +169,9 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     if config.class_token_index < 0:
         config = replace(config, class_token_index=tokenizer.token_to_id(config.ent_token))
     find_markers(config, tokenizer)
+    if config.has_relations:
+        index = find_relation_marker(config, tokenizer)
+        config = replace(config, rel_token_index=index)
     model = _make_model(config, directory)
     _load_state(model, state, directory)
     return Checkpoint(model.eval(), tokenizer, tokenizer_config)

@@ -28,12 +28,24 @@ BI_KEYS = {
     *("post_fusion_schema", "num_post_fusion_layers"),
 }
 FUSION_STEPS = ("l2l", "t2t", "l2t", "t2l")
+# Which pairs of entities are scored at all; "none": every pair.
+RELATIONS_LAYERS = ("none", "dot", "mlp", "attention", "attn", "bilinear", "gcn", "gat")
+# How a pair is scored for a relation; "": by a projection of the pair.
+TRIPLES_LAYERS = (
+    *("", "UM", "SE", "TransE", "TransH", "TransF", "PairRE", "TripleRE"),
+    *("DistMult", "SimplE", "ComplEx", "QuatE", "DistMA", "HolE", "ERMLP", "ConvKB"),
+)
+_REFUSED_TRIPLES = {
+    "TuckER": "the reference's mixes the triples of a batch (a product that is read in another "
+    "order of axes), so that no score of a pair is its own",
+    "ConvE": "the reference cannot make it: it lacks `emb_dim1`, which no key of a config sets",
+}
 _COUNT, _NOT_NEGATIVE, _ID = (1, math.inf), (0, math.inf), (-1, math.inf)  # -1: not known yet
 _BOUNDS = {
     **dict.fromkeys(("hidden_size", "max_width", "max_len", "max_types"), _COUNT),
     "num_post_fusion_layers": _COUNT,
     **dict.fromkeys(("num_rnn_layers", "span_head_width"), _NOT_NEGATIVE),
-    **dict.fromkeys(("class_token_index", "vocab_size"), _ID),
+    **dict.fromkeys(("class_token_index", "vocab_size", "rel_token_index"), _ID),
     "dropout": (0, 1),
 }
 # Settings of the reference that change what a checkpoint computes, with the one value we build.
@@ -41,13 +53,13 @@ _FIXED = {
     "subtoken_pooling": "first",
     "fuse_layers": False,
     "embed_ent_token": True,
+    "embed_rel_token": True,
     "span_encoder_config": None,
     "represent_spans": False,
     "words_splitter_type": "whitespace",
 }
 _OTHER_ARCHITECTURES = (
     "labels_decoder",
-    "relations_layer",
     "precomputed_prompts_mode",
 )
 _DEFAULT_ENCODER = "microsoft/deberta-v3-small"
@@ -55,7 +67,7 @@ _DEFAULT_ENCODER = "microsoft/deberta-v3-small"
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Architecture of one span model.
+    """Architecture of one model.
 
     Attributes:
         model_name: Name or path of the encoder that training started from; informational.
@@ -71,6 +83,11 @@ class ModelConfig:
         max_types: Most labels in a training prompt.
         dropout: Of the heads, in training only.
         class_token_index: Piece id of `ent_token`.
+        relations_layer: Of a joint entity and relation model, one of `RELATIONS_LAYERS` in any
+            case; "" for any other model.
+        triples_layer: Of such a model, one of `TRIPLES_LAYERS`.
+        rel_token: Marker before each relation of its prompts.
+        rel_token_index: Piece id of `rel_token`.
         span_head_width: Hidden width of the paper's span head; 0 for 2 D.
         label_attention: "joint" (the paper: everything attends to everything) or "isolated" (a
             label attends to itself only, the text to itself and to all labels).
@@ -101,6 +118,10 @@ class ModelConfig:
     sep_token: str = "<<SEP>>"
     class_token_index: int = -1
     vocab_size: int = -1
+    relations_layer: str = ""
+    triples_layer: str = ""
+    rel_token: str = "<<REL>>"
+    rel_token_index: int = -1
     span_head_width: int = 0
     label_attention: str = "joint"
     label_pooling: str = "first"
@@ -120,10 +141,14 @@ class ModelConfig:
             raise InputError("word_shapes and isolated labels are not built for a bi-encoder")
         for step in self.fusion_steps:
             _check_choice("a step of post_fusion_schema", step, FUSION_STEPS)
+        if self.has_relations:
+            _check_relations(self)
 
     @property
     def architecture(self) -> str:
-        """Of the graph: "span" or "token", or "bi" or "bi_token", as the runtime has them."""
+        """As the runtime has them: "span", "token", "relex", or "bi" or "bi_token"."""
+        if self.has_relations:
+            return "relex"
         if self.is_bi:
             return "bi_token" if self.is_token_level else "bi"
         return "token" if self.is_token_level else "span"
@@ -135,13 +160,18 @@ class ModelConfig:
 
     @property
     def is_token_level(self) -> bool:
-        """Whether words are scored, not spans."""
+        """Whether words are scored, as start, end and inside, and not spans."""
         return self.span_mode == TOKEN_LEVEL
 
     @property
     def fusion_steps(self) -> list[str]:
         """The steps of one layer of `post_fusion_schema`."""
         return self.post_fusion_schema.split("-") if self.post_fusion_schema else []
+
+    @property
+    def has_relations(self) -> bool:
+        """Whether relations between entities are scored, too."""
+        return bool(self.relations_layer)
 
     @property
     def span_width(self) -> int | None:
@@ -160,6 +190,7 @@ class ModelConfig:
 
 
 _OURS = ("span_head_width", "label_attention", "label_pooling", "word_shapes")
+_OF_RELATIONS = ("relations_layer", "triples_layer", "rel_token", "rel_token_index")
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -167,6 +198,20 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(
             f"{key} is {value!r}, but this version of nerlet_export builds "
             f"{' or '.join(map(repr, choices))}"
+        )
+
+
+def _check_relations(config: ModelConfig) -> None:
+    """Refuse what no joint model is built with."""
+    _check_choice("relations_layer", config.relations_layer.lower(), RELATIONS_LAYERS)
+    if config.triples_layer in _REFUSED_TRIPLES:
+        reason = _REFUSED_TRIPLES[config.triples_layer]
+        raise InputError(f"triples_layer is {config.triples_layer!r}: {reason}")
+    _check_choice("triples_layer", config.triples_layer, TRIPLES_LAYERS)
+    if config.has_segments or config.label_pooling != "first":
+        raise InputError(
+            "relations_layer is set, and so is word_shapes, isolated label_attention or another "
+            "label_pooling than 'first', which no joint model is built with; leave one out"
         )
 
 
@@ -229,6 +274,10 @@ def write_model_config(directory: Path, config: ModelConfig) -> None:
     if not config.is_bi:
         values = {key: own for key, own in values.items() if key not in BI_KEYS}
         values["post_fusion_schema"] = ""
+    if not config.has_relations:
+        values = {key: value for key, value in values.items() if key not in _OF_RELATIONS}
+    elif not config.triples_layer:
+        values["triples_layer"] = None  # the reference would take "" for a layer's name
     text = json.dumps(
         {**values, "encoder_config": encoder, **_FIXED, "nerlet": ours}, indent=2, sort_keys=True
     )

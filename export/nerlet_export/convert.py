@@ -38,6 +38,7 @@ from nerlet_export.config import write_model_config
 from nerlet_export.graph import build_graph, build_labels_encoder, build_parts, write_graphs
 from nerlet_export.half import check_half, halve_graph
 from nerlet_export.quantize import quantize_graph
+from nerlet_export.verify_relations import compare_relations
 
 Graphs = dict[str, onnx.ModelProto]  # by file
 logger = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ def convert(
     Raises:
         BundleError: The checkpoint cannot be read.
         GraphError: The graph is not the model; nothing is written.
-        InputError: `precision` is unknown, `target` a file, the threshold no score, or `dev` is
-            not there or not labelled texts.
+        InputError: `precision` is unknown, `target` a file, the threshold no score, `dev` is not
+            there or not labelled texts, or `fp16` or `dev` is asked of a joint model.
     """
     if precision not in PRECISIONS:
         raise InputError(
@@ -92,6 +93,11 @@ def convert(
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: expected a directory for the bundle, found a file")
     checkpoint = load_checkpoint(source)
+    if checkpoint.model.config.has_relations and (fp16 or held):
+        raise InputError(
+            f"{source}: a joint entity and relation model is converted without "
+            f"{'fp16' if fp16 else 'dev'}, which is not built for its kind; leave it out"
+        )
     card = _read_card(source)
     about = _complete(about or About(), card, source)
     threshold = _DEFAULT_THRESHOLD if about.threshold is None else about.threshold
@@ -179,6 +185,16 @@ def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
     report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
     if labels is not None:
         return {GRAPH_NAME: graph, LABELS_ENCODER_NAME: labels}, report
+    if config.has_relations:
+        related = compare_relations(checkpoint, graph)
+        logger.info(
+            "its relations: largest difference of a logit %.2e (allowed %.2e), %d pairs, %d logits",
+            related.max_difference,
+            related.tolerance,
+            related.pairs,
+            related.cells,
+        )
+        report["relations"] = verify.as_figures(related)
     if config.label_attention != "isolated":
         return {GRAPH_NAME: graph}, report
     parts = build_parts(checkpoint)
@@ -267,6 +283,11 @@ def _describe(
         else {
             "ent": SpecialToken(config.ent_token, pieces.ent_id),
             "sep": SpecialToken(config.sep_token, pieces.sep_id),
+            **(
+                {"rel": SpecialToken(config.rel_token, config.rel_token_index)}
+                if config.has_relations
+                else {}
+            ),
         },
         word_shapes=config.word_shapes,
         label_attention=config.label_attention,

@@ -3,7 +3,7 @@
 `SpanModel.forward` is already the export-friendly form (span head folded, gathers by index), and
 `fuse` gives its encoder one, so tracing is nearly the whole export. Isolated labels are put into an
 order of their own first; what follows completes the signature: inputs that folding left unused
-stay declared, `word_shapes` gets a default so that it is optional, axes get names.
+stay declared, optional ones get their defaults, axes get names.
 
 A model with isolated labels is also traced in two parts (`cached`), one that reads a label and one
 that reads a text; the three graphs are written with one file of weights.
@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from nerlet.cached import name_layer
+from nerlet.graph import THRESHOLDS
 from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
 from nerlet_export.bi import LABELS_INPUT, PIECES_INPUTS, LabelEmbedder
 from nerlet_export.cached import LabelReader, TextScorer
@@ -56,7 +58,15 @@ INPUTS: dict[str, Port] = {
 _TOKEN_INPUTS = 4
 SHAPES_INPUT = "word_shapes"
 _SHAPES_AXES = ("shapes_batch", "shapes_pieces")
+_DEFAULT_THRESHOLD = 0.5
 OUTPUT = "logits"
+# What a joint model has beside: the reference's, and the borders of the entities that pairs name.
+_RELATION_OUTPUTS: dict[str, Port] = {
+    "rel_idx": (TensorProto.INT64, ("batch", "pairs", 2)),
+    "rel_logits": (TensorProto.FLOAT, ("batch", "pairs", "relations")),
+    "rel_mask": (TensorProto.BOOL, ("batch", "pairs")),
+    "entity_spans": (TensorProto.INT64, ("batch", "entities", 2)),
+}
 _LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
 Axes = Mapping[str, tuple[str | int | None, ...]]
 
@@ -68,22 +78,19 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         checkpoint: In evaluation mode, on the CPU.
 
     Returns:
-        The graph: the reference's inputs, for a model with word shapes also the optional
-        `word_shapes`, and `logits`, float32, with the axes of `output_axes`.
+        The graph: the reference's inputs, those of `optional_inputs`, and `output_ports`.
     """
     model = fuse(checkpoint.model)
-    has_shapes = model.config.word_shapes
     is_isolated = model.config.label_attention == "isolated"
-    feeds = sample_feeds(checkpoint, seed=0)
-    inputs = input_ports(model.config)
-    names = [*inputs, SHAPES_INPUT] if has_shapes else [*inputs]
-    axes = {name: port[1] for name, port in inputs.items()}
-    axes[SHAPES_INPUT] = _SHAPES_AXES
+    optional = optional_inputs(model.config)
+    defaults = {name: default for name, (_, default) in optional.items()}
+    feeds = {**defaults, **sample_feeds(checkpoint, seed=0)}
+    inputs = {**input_ports(model.config), **{name: port for name, (port, _) in optional.items()}}
     graph = _trace(
         SortedLabels(fuse(checkpoint.span_model)) if is_isolated else model,
-        {name: torch.from_numpy(feeds[name]) for name in names},
-        [OUTPUT],
-        {name: axes[name] for name in names},
+        {name: torch.from_numpy(feeds[name]) for name in inputs},
+        list(output_ports(model.config)),
+        {name: axes for name, (_, axes) in inputs.items()},
     )
     _complete_signature(graph, model.config)
     return _finish(graph)
@@ -91,7 +98,8 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
 
 def input_ports(config: ModelConfig) -> dict[str, Port]:
     """The inputs of a model's graph in the reference's order: element type and axes."""
-    ports = dict(list(INPUTS.items())[: _TOKEN_INPUTS if config.is_token_level else None])
+    count = _TOKEN_INPUTS if config.is_token_level else len(INPUTS)
+    ports = dict(list(INPUTS.items())[:count])
     if config.is_bi:
         ports[LABELS_INPUT] = _embeddings_port(config)
     return ports
@@ -101,11 +109,26 @@ def _embeddings_port(config: ModelConfig) -> Port:
     return TensorProto.FLOAT, ("labels", config.hidden_size)
 
 
-def output_axes(config: ModelConfig) -> tuple[str | int, ...]:
-    """The axes of a model's logits."""
+def optional_inputs(config: ModelConfig) -> dict[str, tuple[Port, NDArray[np.generic]]]:
+    """The inputs that may be left out, in the order of `Model.forward`, with their defaults."""
+    optional: dict[str, tuple[Port, NDArray[np.generic]]] = {}
+    if config.word_shapes:  # [[0]] broadcasts to "no shapes"
+        optional[SHAPES_INPUT] = (TensorProto.INT64, _SHAPES_AXES), np.zeros((1, 1), dtype=np.int64)
+    if config.has_relations:
+        default = np.array(_DEFAULT_THRESHOLD, dtype=np.float32)
+        optional |= dict.fromkeys(THRESHOLDS, ((TensorProto.FLOAT, ()), default))
+    return optional
+
+
+def output_ports(config: ModelConfig) -> dict[str, Port]:
+    """The outputs of a model's graph: element type and axes."""
+    axes: tuple[str | int, ...] = ("batch", "words", config.max_width, "labels")
     if config.is_token_level:
-        return ("batch", "words", "labels", PARTS)
-    return ("batch", "words", config.max_width, "labels")
+        axes = ("batch", "words", "labels", PARTS)
+    return {
+        OUTPUT: (TensorProto.FLOAT, axes),
+        **(_RELATION_OUTPUTS if config.has_relations else {}),
+    }
 
 
 def labels_ports(config: ModelConfig) -> dict[str, Port]:
@@ -306,20 +329,18 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _complete_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
-    """Declare every input and the output as the signature has them."""
+    """Declare every input and output as the signature has them."""
     graph = model.graph
     del graph.input[:]
     for name, (dtype, axes) in input_ports(config).items():
         graph.input.append(helper.make_tensor_value_info(name, dtype, axes))
-    if config.word_shapes:
-        # An input that is also an initialiser may be left out; [[0]] broadcasts to "no shapes".
-        own = helper.make_tensor_value_info(SHAPES_INPUT, TensorProto.INT64, _SHAPES_AXES)
-        graph.input.append(own)
-        default = np.zeros((1, 1), dtype=np.int64)
-        graph.initializer.append(numpy_helper.from_array(default, SHAPES_INPUT))
+    for name, ((dtype, axes), default) in optional_inputs(config).items():
+        # An input that is also an initialiser may be left out
+        graph.input.append(helper.make_tensor_value_info(name, dtype, axes))
+        graph.initializer.append(numpy_helper.from_array(default, name))
     del graph.output[:]
-    value = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_axes(config))
-    graph.output.append(value)
+    for name, (dtype, axes) in output_ports(config).items():
+        graph.output.append(helper.make_tensor_value_info(name, dtype, axes))
     del graph.value_info[:]
 
 

@@ -39,7 +39,7 @@ class Model(nn.Module):
         block = label_blocks(input_ids, self.config.class_token_index)  # (B, T)
         if self.config.label_pooling == "first":
             block = torch.where(is_ent, is_ent.to(torch.int64).cumsum(1), 0)
-        numbers = _count_from_one(is_ent.sum(1).max(), hidden.device)
+        numbers = count_from_one(is_ent.sum(1).max(), hidden.device)
         is_part = (block[:, None, :] == numbers[:, None]).to(hidden.dtype)  # (B, C, T)
         return is_part @ hidden / is_part.sum(-1, keepdim=True).clamp(min=1.0)
 
@@ -120,8 +120,8 @@ class SpanModel(Model):
         words = self.heads.read_words(words, batch.lengths)
         starts, ends = span.endpoints(words, batch.lengths)
         logits = span.project(
-            _gather_rows(starts, batch.starts),  # (B, S, H)
-            _gather_rows(ends, batch.ends),
+            gather_rows(starts, batch.starts),  # (B, S, H)
+            gather_rows(ends, batch.ends),
             directions,
         )
         return logits + offsets[:, None]
@@ -166,17 +166,17 @@ class TokenModel(Model):
 
 def gather_words(hidden: Tensor, words_mask: Tensor, L: int | Tensor) -> Tensor:
     """Take the vector of each word's first piece: (B, T, D) -> (B, L, D)."""
-    numbers = _count_from_one(L, hidden.device)
+    numbers = count_from_one(L, hidden.device)
     is_first = words_mask[:, None, :] == numbers[:, None]  # (B, L, T)
-    return _gather_rows(hidden, is_first.to(torch.int32).argmax(-1))
+    return gather_rows(hidden, is_first.to(torch.int32).argmax(-1))
 
 
-def _count_from_one(last: int | Tensor, device: torch.device) -> Tensor:
+def count_from_one(last: int | Tensor, device: torch.device) -> Tensor:
     """1, 2, ..., last; traced as an operation, so that `last` may differ from run to run."""
     return torch.arange(1, last + 1, device=device)  # type: ignore[arg-type]  # takes tensors too
 
 
-def _gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     """Take rows (B, R, X) by index (B, S) -> (B, S, X), as one gather over all texts' rows."""
     B, R = rows.shape[0], rows.shape[1]
     flat = index + torch.arange(B, device=rows.device)[:, None] * R

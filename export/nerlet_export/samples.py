@@ -11,8 +11,10 @@ import torch
 
 from nerlet.batch import Tensor, label_feeds, make_batch, text_feeds
 from nerlet.bundle import find_positions
+from nerlet.graph import THRESHOLDS
 from nerlet.label_encoder import pad_pieces
 from nerlet.prompt import Prompt, build_prompt
+from nerlet.relation_prompt import make_tail
 from nerlet.words import split_words, word_shape
 from nerlet_export.checkpoint import Checkpoint
 
@@ -20,6 +22,7 @@ _LABELS = (
     "person", "organization", "location", "date", "product", "event", "medical condition", "law",
     "chemical compound", "sports team", "amount of money", "programming language", "vehicle",
 )  # fmt: skip
+_RELATIONS = ("founded", "works for", "located in", "treats", "part of", "date of", "capital of")
 _TEXTS = (
     "Bill Gates and Paul Allen founded Microsoft in Albuquerque, New Mexico, on April 4, 1975.",
     "The patient was given 40 mg of furosemide for acute heart failure at St. Mary's Hospital.",
@@ -39,6 +42,7 @@ class Sample:
     texts: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
     feeds: dict[str, Tensor]
+    relations: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_of_spans(self) -> bool:
@@ -48,6 +52,8 @@ class Sample:
 
 def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
     """Draw texts of 1 to 60 words with 1 to 13 labels each, as one padded batch.
+
+    A joint model's have 1 to 7 relations each, too, and thresholds that choose no entity.
 
     Args:
         checkpoint: Whose tokenizer and limits apply.
@@ -70,11 +76,18 @@ def draw_sample(checkpoint: Checkpoint, *, seed: int, size: int = 4) -> Sample:
     if config.is_bi:  # one set of labels for all texts, beside them
         labels = [labels[0]] * size
     prompted = [() if config.is_bi else own for own in labels]
-    prompts = [make_prompt(checkpoint, *own) for own in zip(texts, prompted, strict=True)]
+    relations: list[tuple[str, ...]] = [() for _ in texts]
+    if config.has_relations:
+        counts = rng.integers(1, len(_RELATIONS) + 1, size)
+        relations = [tuple(map(str, rng.permutation(_RELATIONS)[:count])) for count in counts]
+    asked = zip(texts, prompted, relations, strict=True)
+    prompts = [make_prompt(checkpoint, *own) for own in asked]
     feeds = make_batch(prompts, config.span_width, word_shapes=config.word_shapes)
     if config.is_bi:
         feeds |= pad_pieces(checkpoint.label_pieces.encode(labels[0]))
-    return Sample(tuple(texts), tuple(labels), feeds)
+    if config.has_relations:  # on such texts a model may see entities, and pairs, without end
+        feeds |= dict.fromkeys(THRESHOLDS, np.array(1, dtype=np.float32))
+    return Sample(tuple(texts), tuple(labels), feeds, tuple(relations))
 
 
 def prepare_sample(checkpoint: Checkpoint, sample: Sample) -> Sample:
@@ -93,9 +106,12 @@ def sample_parts(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, T
     return label_feeds(encoder.ent_id, label), text_feeds(prompt, word_shapes=shapes)
 
 
-def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Prompt:
-    """Lay out one text and its labels as the runtime does."""
+def make_prompt(
+    checkpoint: Checkpoint, text: str, labels: Sequence[str], relations: Sequence[str] = ()
+) -> Prompt:
+    """Lay out one text and its labels, and a joint model's relations, as the runtime does."""
     encoder, config = checkpoint.pieces, checkpoint.model.config
+    tail = make_tail(encoder, relations, config.rel_token_index) if config.has_relations else ()
     words = [word.text for word in split_words(text)]
     return build_prompt(
         encoder,
@@ -105,6 +121,7 @@ def make_prompt(checkpoint: Checkpoint, text: str, labels: Sequence[str]) -> Pro
         max_positions=find_positions(config.encoder, checkpoint.tokenizer_config),
         word_shapes=[word_shape(word) for word in words],
         is_isolated=config.label_attention == "isolated",
+        tail=tail,
     )
 
 

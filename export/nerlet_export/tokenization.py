@@ -38,7 +38,7 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
         config: Its config.
 
     Returns:
-        The tokenizer with both markers in it, unless the model is a bi-encoder, and its
+        The tokenizer with all markers in it, of which a bi-encoder has none, and its
         `tokenizer_config.json`.
 
     Raises:
@@ -62,7 +62,9 @@ def read_tokenizer(directory: Path, config: ModelConfig) -> tuple[Tokenizer, dic
         tokenizer, description = fast.backend_tokenizer, describe_tokenizer(fast)
     if config.is_bi:  # whose texts have no markers
         return tokenizer, description
-    markers = (config.ent_token, config.sep_token)
+    markers = [config.ent_token, config.sep_token]
+    if config.has_relations:
+        markers.append(config.rel_token)
     if None in map(tokenizer.token_to_id, markers):
         tokenizer.add_special_tokens([_UNUSED_TOKEN, *markers])
     return tokenizer, description
@@ -134,6 +136,21 @@ def find_markers(config: ModelConfig, tokenizer: Tokenizer) -> tuple[int, int]:
             f"after {config.ent_token}; add the two to the tokenizer together"
         )
     return ent, sep
+
+
+def find_relation_marker(config: ModelConfig, tokenizer: Tokenizer) -> int:
+    """The id of the marker before a relation, of a joint model.
+
+    Raises:
+        BundleError: The tokenizer lacks it, or the model has another.
+    """
+    found = tokenizer.token_to_id(config.rel_token)
+    if found is None or config.rel_token_index not in (-1, found):
+        raise BundleError(
+            f"{TOKENIZER_NAME}: {config.rel_token} has the id {found}, but {CONFIG_NAME} has "
+            f"rel_token_index {config.rel_token_index}; the two files are of different models"
+        )
+    return int(found)
 
 
 def describe_tokenizer(fast: Any) -> dict[str, Any]:  # noqa: ANN401  (transformers' own)

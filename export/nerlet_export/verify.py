@@ -6,7 +6,7 @@ Limits stand in one table below, half precision's in `half`. A graph that fails 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
@@ -27,11 +27,21 @@ from nerlet.threads import count_usable_threads
 from nerlet.token_scores import find_token_candidates
 from nerlet_export.bi import LABELS_INPUT, PIECES_INPUTS
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.compare import DataReport, agreement
+from nerlet_export.compare import agreement
 from nerlet_export.config import ModelConfig
-from nerlet_export.graph import OUTPUT, SHAPES_INPUT, input_ports, labels_ports, output_axes
+from nerlet_export.graph import (
+    OUTPUT,
+    Port,
+    input_ports,
+    labels_ports,
+    optional_inputs,
+    output_ports,
+)
 from nerlet_export.samples import Sample, draw_sample, make_prompt
 from nerlet_export.token_heads import PARTS
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Floats = NDArray[np.float32]
 
@@ -116,10 +126,10 @@ def check_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     for name, (dtype, axes) in inputs.items():
         _check_value(found[name], dtype, axes)
     optional = [value.name for value in model.graph.input if value.name in defaults]
-    expected = [SHAPES_INPUT] if config.word_shapes else []
+    expected = list(optional_inputs(config))
     if optional != expected:
         raise GraphError(f"optional graph inputs are {optional}, expected {expected}")
-    _check_output(model, OUTPUT, onnx.TensorProto.FLOAT, output_axes(config))
+    _check_outputs(model, output_ports(config))
 
 
 def check_labels_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
@@ -128,22 +138,21 @@ def check_labels_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     Raises:
         GraphError: Something differs; the message says what.
     """
-    *inputs, (name, port) = labels_ports(config).items()
+    *inputs, output = labels_ports(config).items()
     found = [value.name for value in model.graph.input]
     if found != [own for own, _ in inputs]:
         raise GraphError(f"graph inputs are {found}, expected {[own for own, _ in inputs]}")
     for value, (_, own) in zip(model.graph.input, inputs, strict=True):
         _check_value(value, *own)
-    _check_output(model, name, *port)
+    _check_outputs(model, dict([output]))
 
 
-def _check_output(
-    model: onnx.ModelProto, name: str, dtype: int, axes: tuple[str | int, ...]
-) -> None:
-    (output,) = model.graph.output
-    if output.name != name:
-        raise GraphError(f"graph output is {output.name!r}, expected {name!r}")
-    _check_value(output, dtype, axes)
+def _check_outputs(model: onnx.ModelProto, expected: Mapping[str, Port]) -> None:
+    names = [value.name for value in model.graph.output]
+    if names != list(expected):
+        raise GraphError(f"graph outputs are {names}, expected {list(expected)}")
+    for value in model.graph.output:
+        _check_value(value, *expected[value.name])
 
 
 def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, ...]) -> None:
@@ -355,10 +364,11 @@ def run_graph(session: Session, feeds: Mapping[str, Tensor]) -> Floats:
 
 
 def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
-    """The same from PyTorch."""
+    """The same from PyTorch; of a joint model they are the first of its outputs."""
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        logits: Floats = checkpoint.model(**checkpoint.model.prepare(tensors)).numpy()
+        found = checkpoint.model(**checkpoint.model.prepare(tensors))
+    logits: Floats = (found[0] if isinstance(found, tuple) else found).numpy()
     return logits
 
 
@@ -378,7 +388,7 @@ def known_cells(sample: Sample) -> NDArray[np.bool_]:
     return cells
 
 
-def as_figures(report: "FloatReport | PartsReport | DriftReport | DataReport") -> dict[str, object]:
+def as_figures(report: "DataclassInstance") -> dict[str, object]:
     """A report as plain values for the manifest, floats with four digits."""
     return {
         key: float(f"{value:.4g}") if isinstance(value, float) else value

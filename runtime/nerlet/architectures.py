@@ -52,8 +52,7 @@ ARCHITECTURES = (
     Architecture(
         "relex",
         "a joint entity and relation model (relations_layer)",
-        _has("relations_layer"),
-        f"{_IN_GLINER}, or take a span model for the entities alone",
+        _has("relations_layer"),  # of spans, or of tokens where span_mode says so
     ),
     Architecture(
         "decoder",

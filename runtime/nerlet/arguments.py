@@ -173,7 +173,7 @@ def _read_labels(labels: object, count: int) -> list[LabelSet]:
     if isinstance(labels, list | tuple) and any(
         isinstance(item, list | tuple | Mapping) for item in labels
     ):
-        sets = _spread("labels", labels, count)
+        sets = spread("labels", labels, count)
         for index, item in enumerate(sets):
             if not isinstance(item, list | tuple | Mapping):
                 raise _bad_labels(f"labels[{index}]", item)
@@ -210,7 +210,7 @@ def _read_thresholds(
     threshold: object, label_sets: Sequence[LabelSet], own: OwnThresholds
 ) -> list[tuple[float, ...]]:
     """Return the thresholds of each text's labels."""
-    values = _spread("threshold", threshold, len(label_sets))
+    values = spread("threshold", threshold, len(label_sets))
     return [_read_threshold(value, one, own) for value, one in zip(values, label_sets, strict=True)]
 
 
@@ -218,13 +218,14 @@ def _read_threshold(value: object, labels: LabelSet, own: OwnThresholds) -> tupl
     if value is None:
         return tuple(map(own.of, labels.prompts))
     if not isinstance(value, Mapping):
-        return (_check_threshold("threshold", value),) * len(labels.names)
-    given = {name: _check_threshold(f"threshold[{name!r}]", value[name]) for name in value}
+        return (check_threshold("threshold", value),) * len(labels.names)
+    given = {name: check_threshold(f"threshold[{name!r}]", value[name]) for name in value}
     pairs = zip(labels.names, labels.prompts, strict=True)
     return tuple(given.get(name, own.of(prompt)) for name, prompt in pairs)
 
 
-def _check_threshold(where: str, value: object) -> float:
+def check_threshold(where: str, value: object) -> float:
+    """Return a threshold that is one; `where` is what messages call it."""
     if not is_threshold(value):
         raise InputError(
             f"{where}: expected a number from 0 to 1, found {value!r}; "
@@ -234,7 +235,7 @@ def _check_threshold(where: str, value: object) -> float:
 
 
 def _read_flags(name: str, value: object, count: int) -> list[bool]:
-    values = _spread(name, value, count)
+    values = spread(name, value, count)
     for item in values:
         if not isinstance(item, bool | np.bool_):
             raise InputError(
@@ -253,7 +254,7 @@ def _read_given_spans(spans: object, count: int) -> list[frozenset[tuple[int, in
     try:
         return [
             frozenset((item["start"], item["end"]) for item in text_spans)
-            for text_spans in _spread("input_spans", spans, count)
+            for text_spans in spread("input_spans", spans, count)
         ]
     except (TypeError, KeyError) as error:
         raise _bad_spans(spans) from error
@@ -278,7 +279,7 @@ def read_count(name: str, value: object, default: int) -> int:
     return value
 
 
-def _spread(name: str, value: object, count: int) -> list[Any]:
+def spread(name: str, value: object, count: int) -> list[Any]:
     """Return one value per text, from one for all or a list of the right length."""
     if not isinstance(value, list | tuple):
         return [value] * count

@@ -69,6 +69,7 @@ _DEFAULTS: dict[str, object] = {
     "max_len": 384,
     "ent_token": "<<ENT>>",
     "sep_token": "<<SEP>>",
+    "rel_token": "<<REL>>",
     "span_mode": "markerV0",
     "subtoken_pooling": "first",
     "words_splitter_type": "whitespace",
@@ -99,6 +100,7 @@ class Bundle:
         text_graph_path: The ONNX file that scores a text beside labels; None as above.
         cuda_graph_path: The ONNX file that CUDA runs; None: there is only int8, or the like.
         labels: What a bi-encoder reads labels with; None in all other models.
+        rel: Marker before each relation; None for a model without relations.
     """
 
     path: Path
@@ -118,6 +120,12 @@ class Bundle:
     text_graph_path: Path | None = None
     cuda_graph_path: Path | None = None
     labels: LabelFiles | None = None
+    rel: SpecialToken | None = None
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of the markers, which no word or label may hold."""
+        return self.ent.id, self.sep.id, *([self.rel.id] if self.rel else [])
 
 
 def default_bundle_path() -> Path:
@@ -195,6 +203,7 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
         cuda_graph_path=cuda,
         labels=labels,
+        rel=manifest.special_tokens.get("rel"),
     )
 
 
@@ -233,6 +242,7 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
     _check_settings(config, config_path)
     cpu, cuda = _place_graphs(directory, graph)
     tokenizer = open_tokenizer(directory / TOKENIZER_NAME)
+    has_relations = architecture == "relex"
     markers = [NO_MARKER, NO_MARKER]
     if architecture in BI:
         tokenizer = _cut_markers(tokenizer, config)
@@ -252,6 +262,7 @@ def _open_reference_export(directory: Path, graph: str | None) -> Bundle:
         architecture=architecture,
         cuda_graph_path=cuda,
         labels=open_label_files(directory, config) if architecture in BI else None,
+        rel=_find_marker(tokenizer, config["rel_token"], directory) if has_relations else None,
     )
 
 

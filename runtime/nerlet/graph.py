@@ -6,6 +6,7 @@ Axis letters: B batch, T pieces, L words, K max width, C labels.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -44,6 +45,9 @@ LABELS = {
 }
 _WORD_SHAPES = "word_shapes"
 _WORD_SHAPES_PORT = _Port("tensor(int64)", 2)  # (B, T)
+# Of a joint model: what it takes for entities and for pairs that may be related.
+THRESHOLDS = ("threshold", "adjacency_threshold")
+_THRESHOLD_PORT = _Port("tensor(float)", 0)
 _OUTPUT = "logits"
 _OUTPUT_PORT = _Port("tensor(float)", 4)  # (B, L, K, C)
 
@@ -56,6 +60,7 @@ class Graph:
         selector: Compares with thresholds where the logits are; None: they come to the host.
         max_width: K.
         has_word_shapes: The graph takes the optional input `word_shapes`.
+        has_thresholds: The graph takes the optional inputs `THRESHOLDS`.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Graph:
         _check_inputs(session, path, {**_INPUTS, **own}, "a span model")
         _check_width(_check_output(session, path), path, max_width)
         self.has_word_shapes = _has_word_shapes(session, path)
+        self.has_thresholds = _has_thresholds(session, path)
 
     def run(
         self, feeds: Mapping[str, Tensor], label_count: int, *, one_thread: bool = False
@@ -98,10 +104,21 @@ class Graph:
         Raises:
             GraphError: As in `Sessions.run`, or the output has another shape.
         """
+        return self.run_more((), feeds, label_count, one_thread=one_thread)[0]
+
+    def run_more(
+        self,
+        more: Sequence[str],
+        feeds: Mapping[str, Tensor],
+        label_count: int,
+        *,
+        one_thread: bool = False,
+    ) -> tuple[NDArray[np.float32], list[Any]]:
+        """Return what `run` returns, and more outputs by name."""
         logits: NDArray[np.float32]
-        (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
+        logits, *others = self.sessions.run([_OUTPUT, *more], feeds, one_thread=one_thread)
         self._check_shape(logits.shape, feeds["text_lengths"], label_count)
-        return logits
+        return logits, others
 
     @staticmethod
     def cut_padding(logits: NDArray[np.float32], words: int, labels: int) -> NDArray[np.float32]:
@@ -152,6 +169,7 @@ class TokenGraph:
         sessions: Where it runs.
         is_parts_first: Its logits are (3, B, L, C), as the reference exported them before 2025-11.
         has_word_shapes: The graph takes the optional input `word_shapes`.
+        has_thresholds: The graph takes the optional inputs `THRESHOLDS`.
     """
 
     def __init__(
@@ -182,6 +200,7 @@ class TokenGraph:
         _check_inputs(session, path, {**_TOKEN_INPUTS, **own}, "a token-level model")
         _check_output(session, path)
         self.has_word_shapes = _has_word_shapes(session, path)
+        self.has_thresholds = _has_thresholds(session, path)
         ids = np.array([[max(ent_id, 0), 0, max(sep_id, 0), 0, 0]], dtype=np.int64)
         probe: dict[str, Tensor] = {
             "input_ids": ids,
@@ -212,8 +231,19 @@ class TokenGraph:
         Raises:
             GraphError: As in `Sessions.run`, or the output has another shape.
         """
+        return self.run_more((), feeds, label_count, one_thread=one_thread)[0]
+
+    def run_more(
+        self,
+        more: Sequence[str],
+        feeds: Mapping[str, Tensor],
+        label_count: int,
+        *,
+        one_thread: bool = False,
+    ) -> tuple[NDArray[np.float32], list[Any]]:
+        """Return what `run` returns, and more outputs by name."""
         logits: NDArray[np.float32]
-        (logits,) = self.sessions.run([_OUTPUT], feeds, one_thread=one_thread)
+        logits, *others = self.sessions.run([_OUTPUT, *more], feeds, one_thread=one_thread)
         if self.is_parts_first:
             logits = np.moveaxis(logits, 0, -1)
         lengths = feeds["text_lengths"]
@@ -224,7 +254,7 @@ class TokenGraph:
                 f"start, end and inside), found {logits.shape}; the marker ids of the graph differ "
                 "from the model's config, export the model again"
             )
-        return logits
+        return logits, others
 
     @staticmethod
     def cut_padding(logits: NDArray[np.float32], words: int, labels: int) -> NDArray[np.float32]:
@@ -276,6 +306,14 @@ def _has_word_shapes(session: ort.InferenceSession, path: Path) -> bool:
     if _WORD_SHAPES in optional:
         _check_port(optional[_WORD_SHAPES], _WORD_SHAPES_PORT, path)
     return _WORD_SHAPES in optional
+
+
+def _has_thresholds(session: ort.InferenceSession, path: Path) -> bool:
+    optional = {arg.name: arg for arg in session.get_overridable_initializers()}
+    for name in THRESHOLDS:
+        if name in optional:
+            _check_port(optional[name], _THRESHOLD_PORT, path)
+    return set(THRESHOLDS) <= optional.keys()
 
 
 def _check_port(arg: ort.NodeArg, port: _Port, path: Path) -> None:

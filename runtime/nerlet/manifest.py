@@ -71,7 +71,8 @@ class Manifest:
         precision: Of the weights in `GRAPH_NAME`, "fp32" or "int8".
         max_width: Widest span, in words.
         max_len: Longest text, in words.
-        special_tokens: The markers, under "ent" and "sep"; none in a bi-encoder.
+        special_tokens: The markers, under "ent" and "sep", and a joint model's under "rel"; none in
+            a bi-encoder.
         files: Size and hash of every file, by its name relative to the directory.
         max_types: Most labels seen at once in training.
         max_positions: Most pieces that the encoder takes, special ones included; None: no limit.
@@ -80,7 +81,7 @@ class Manifest:
             other label has `threshold`.
         architecture: "span" (every span of up to `max_width` words is scored) or "token" (every
             word, as start, end and inside of spans); "bi" and "bi_token" where an encoder of its
-            own reads labels.
+            own reads labels; "relex": one of the first two, and relations.
         word_pattern: Regular expression that finds the words.
         word_shapes: The graph has the optional input `word_shapes`.
         label_attention: Whether labels see each other in the encoder ("joint") or not.
@@ -114,6 +115,9 @@ class Manifest:
             value = getattr(self, name)
             if not is_valid(value):
                 raise _bad_key(name, wanted, value)
+        if (self.architecture == "relex") != ("rel" in self.special_tokens):
+            wanted = "rel for the architecture relex, and for no other"
+            raise _bad_key("special_tokens", wanted, sorted(self.special_tokens))
         missing = [name for name in REQUIRED_FILES if name not in self.files]
         if missing:
             raise _bad_key("files", f"an entry for {', '.join(missing)}", sorted(self.files))
@@ -278,9 +282,9 @@ def _is_filled(value: object) -> bool:
 def _are_markers(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {"ent", "sep"}
+        and {"ent", "sep"} <= set(value) <= {"ent", "sep", "rel"}
         and all(_is_filled(token.text) and is_count(token.id, 0) for token in value.values())
-        and value["ent"].id != value["sep"].id
+        and len({token.id for token in value.values()}) == len(value)
     )
 
 
@@ -305,7 +309,7 @@ def _is_inside(name: object) -> bool:
 _Check = tuple[Callable[[object], bool], str]
 _COUNT: _Check = (is_count, "a whole number of at least 1")
 _TEXT: _Check = (_is_filled, "a text")
-_MARKERS = "ent and sep, each a text with its id, or none in a bi-encoder"
+_MARKERS = "ent and sep, perhaps rel, each a text with its id, or none in a bi-encoder"
 _OBJECT: _Check = (lambda value: isinstance(value, dict), "an object")
 _CHECKS: dict[str, _Check] = {
     "name": _TEXT,

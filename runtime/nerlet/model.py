@@ -41,6 +41,8 @@ from nerlet.embeddings import (
 from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
+from nerlet.relation_arguments import Relations, no_relations
+from nerlet.relations import Relation
 from nerlet.scoring import AnyGraph, Scored, Scorer
 from nerlet.sessions import CUDA
 from nerlet.words import WordSplitter, as_words, split_words
@@ -72,7 +74,12 @@ def load(
         InputError: `threads` is not a whole number of at least 1, or there is no such `graph`.
     """
     bundle = open_bundle(default_bundle_path() if path is None else path, graph)
-    return GLiNER(bundle, open_graph(bundle, device, providers, threads))
+    kind: type[GLiNER] = GLiNER
+    if bundle.rel is not None:
+        from nerlet.relation_model import RelationGLiNER  # which is a GLiNER, defined below
+
+        kind = RelationGLiNER
+    return kind(bundle, open_graph(bundle, device, providers, threads))
 
 
 class GLiNER:
@@ -205,6 +212,8 @@ class GLiNER:
         Warns:
             UserWarning: Words past the end of what the model takes were cut.
         """
+        if unknown.get("relations"):
+            raise no_relations(self.bundle)
         refuse_unknown({"packing_config": packing_config, **unknown})
         checked, own = read_texts(texts), self.own_thresholds
         choices = (labels, threshold, own, multi_label, input_spans)
@@ -333,6 +342,21 @@ class GLiNER:
         choices = (labels_embeddings, labels, flat_ner, threshold, multi_label)
         return self.batch_predict_with_embeds([text], *choices, **others)[0]
 
+    def predict_relations(
+        self,
+        text: str,  # noqa: ARG002  # the signature of the class that does find them
+        labels: Labels,  # noqa: ARG002
+        relations: Relations,  # noqa: ARG002
+        *_: object,
+        **__: object,
+    ) -> tuple[list[Entity], list[Relation]]:
+        """Find the entities of one text and the relations between them: with a joint model.
+
+        Raises:
+            InputError: This is none; `relation_model.RelationGLiNER` is what `load` makes of one.
+        """
+        raise no_relations(self.bundle)
+
     def stream(
         self,
         texts: Iterable[str],
@@ -413,7 +437,7 @@ class GLiNER:
             count, labels, threshold, self.own_thresholds, multi_label, nested=nested
         )
         return [
-            to_given_words(_choose_spans(scored, task), scored.kept_words) if scored else []
+            to_given_words(choose_spans(scored, task), scored.kept_words) if scored else []
             for _, task, scored in self._scorer.score_all(checked, as_words, tasks, batch_size)
         ]
 
@@ -455,7 +479,14 @@ def _to_entities(
     """Return the entities of one text."""
     if scored is None:
         return []
-    spans = _choose_spans(scored, task)
+    spans = choose_spans(scored, task)
+    return name_spans(text, task, scored, spans, return_class_probs=return_class_probs)
+
+
+def name_spans(
+    text: str, task: Task, scored: Scored, spans: Sequence[Span], *, return_class_probs: bool
+) -> list[Entity]:
+    """Return the entities that the kept spans of one text stand for, one each, in their order."""
     found = to_entities(text, scored.words, scored.kept_words, spans, task.labels.names)
     if return_class_probs and scored.logits is not None:
         add_class_probs(found, spans, scored.logits, task.labels.names)
@@ -469,7 +500,7 @@ def _find_candidates(scored: Scored, task: Task) -> Candidates:
     return confine_candidates(scored.found, scored.words, scored.kept_words, task.given)
 
 
-def _choose_spans(scored: Scored, task: Task) -> list[Span]:
+def choose_spans(scored: Scored, task: Task) -> list[Span]:
     """Return the kept spans of one text, over its kept words."""
     candidates = _find_candidates(scored, task)
     return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)

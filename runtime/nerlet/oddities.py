@@ -17,6 +17,7 @@ from nerlet.manifest import (
     read_json,
 )
 from nerlet.placement import open_whole
+from nerlet.relation_graph import explain_frozen
 from nerlet.sessions import CPU
 
 Section = list[tuple[str, str]]
@@ -107,6 +108,7 @@ def _describe_graph(bundle: Bundle, path: Path) -> Section:
         ("graph written by", graph.sessions.main.get_modelmeta().producer_name),
         ("sizes fixed in it", "; ".join(fixed)),
         ("names of axes", f"{'; '.join(shared)}; read by place" if shared else ""),
+        ("relations", explain_frozen(graph.sessions) if bundle.rel else ""),
     ]
     return [(name, told) for name, told in section if told]
 

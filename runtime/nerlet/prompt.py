@@ -58,13 +58,15 @@ class PieceEncoder:
         suffix_ids: Ids that the tokenizer puts after a sequence.
     """
 
-    def __init__(self, tokenizer: Tokenizer, ent_id: int, sep_id: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, ent_id: int, sep_id: int, *others: int) -> None:
+        """Take a tokenizer, its two markers, and others that no unit may hold either."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._known: dict[str, tuple[int, ...]] = {}
         self.ent_id = ent_id
         self.sep_id = sep_id
+        self._markers = frozenset((ent_id, sep_id, *others))
         self.prefix_ids, self.suffix_ids = _find_frame(tokenizer)
 
     def encode_units(self, units: Sequence[str]) -> list[tuple[int, ...]]:
@@ -99,9 +101,9 @@ class PieceEncoder:
         pieces: list[list[int]] = [[] for _ in units]
         for piece_id, unit in zip(encoding.ids, encoding.word_ids, strict=True):
             pieces[unit].append(piece_id)
-        if self.ent_id in encoding.ids or self.sep_id in encoding.ids:
+        if not self._markers.isdisjoint(encoding.ids):
             for unit, ids in enumerate(pieces):
-                if self.ent_id in ids or self.sep_id in ids:
+                if not self._markers.isdisjoint(ids):
                     pieces[unit] = self._encode_without_markers(units[unit])
         return list(map(tuple, pieces))
 
@@ -174,10 +176,10 @@ class PieceEncoder:
         """Encode a unit in halves of each marker found in it, so that none is recognised."""
         encoding = self._tokenizer.encode([unit], is_pretokenized=True, add_special_tokens=False)
         for piece_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if piece_id in (self.ent_id, self.sep_id):
+            if piece_id in self._markers:
                 middle = (start + end) // 2
                 if not 0 < middle < len(unit):  # a marker of one character: nothing to halve
-                    return [id_ for id_ in encoding.ids if id_ not in (self.ent_id, self.sep_id)]
+                    return [id_ for id_ in encoding.ids if id_ not in self._markers]
                 first, second = unit[:middle], unit[middle:]
                 return self._encode_without_markers(first) + self._encode_without_markers(second)
         return list(encoding.ids)
@@ -193,6 +195,7 @@ def build_prompt(
     word_shapes: Sequence[int] | None = None,
     word_count: int | None = None,
     is_isolated: bool = False,
+    tail: Sequence[int] = (),
 ) -> Prompt:
     """Lay out one model input.
 
@@ -207,6 +210,7 @@ def build_prompt(
         word_count: Words of the text, where `word_pieces` has only the first; the others are
             lost, be they readable or not.
         is_isolated: Labels have positions of their own, so that the limit is the text's alone.
+        tail: Ids between `[SEP]` and the words, of a joint model's relations.
 
     Returns:
         The prompt; words past either limit are cut and counted in `lost_words`.
@@ -216,11 +220,11 @@ def build_prompt(
 
     Source: GLiNER (Zaratiana et al., 2023), section 2.1; dropped words are ours.
     """
-    head = encoder.make_head(label_pieces)
+    head = [*encoder.make_head(label_pieces), *tail]
     unread = 0 if word_count is None else word_count - len(word_pieces)
     candidates = [index for index, pieces in enumerate(word_pieces) if pieces]
     limited = () if is_isolated else label_pieces
-    used = len(encoder.make_head(limited)) + len(encoder.suffix_ids)
+    used = len(encoder.make_head(limited)) + len(tail) + len(encoder.suffix_ids)
     room = _count_room(used, len(limited), max_positions)
     sizes = [len(word_pieces[index]) for index in candidates[:max_len]]
     kept_count = count_fitting(sizes, room)

@@ -21,7 +21,7 @@ from nerlet.bi_graph import BiGraph
 from nerlet.bundle import Bundle
 from nerlet.cached import CachedGraph, LabelPieces
 from nerlet.decode import Candidates
-from nerlet.graph import Graph, TokenGraph
+from nerlet.graph import THRESHOLDS, Graph, TokenGraph
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
 from nerlet.schedule import run_in_groups, run_in_order
 from nerlet.scores import find_candidates
@@ -35,6 +35,7 @@ Logits = NDArray[np.float32]
 AnyGraph = Graph | TokenGraph | CachedGraph | BiGraph
 _LABEL_SETS = 64  # whose pieces are kept between calls
 _BATCH_SIZE = 8
+_MOST = np.array(1, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Scorer:
 
     Attributes:
         graph: Whole or in two parts.
+        encoder: Of words and labels.
     """
 
     def __init__(self, bundle: Bundle, graph: AnyGraph) -> None:
@@ -101,7 +103,7 @@ class Scorer:
         """
         self._bundle = bundle
         self.graph = graph
-        self._encoder = PieceEncoder(bundle.tokenizer, bundle.ent.id, bundle.sep.id)
+        self.encoder = PieceEncoder(bundle.tokenizer, *bundle.special_ids)
         self.encode_labels = lru_cache(_LABEL_SETS)(self._encode_labels)
 
     @property
@@ -118,7 +120,7 @@ class Scorer:
         bundle = self._bundle
         if isinstance(self.graph, BiGraph):
             return self.graph.read_labels(labels.prompts)
-        pieces = self._encoder.encode_labels(
+        pieces = self.encoder.encode_labels(
             labels.prompts, bundle.max_positions, is_isolated=bundle.is_isolated
         )
         return tuple(map(tuple, pieces))
@@ -154,17 +156,20 @@ class Scorer:
         label_sets = dict.fromkeys(task.labels for task in tasks)
         is_given = embeddings is not None
         pieces = {own: () if is_given else self.encode_labels(own) for own in label_sets}
-        # Few texts run one after the other, each on all threads.
-        all_threads = self.graph.sessions.threads
-        threads = all_threads if 2 * len(sources) >= all_threads else 1
-        threads = min(threads, max(len(sources), 1))
+        threads = self.count_threads(len(sources))
         lost_words = []
         pairs = zip(sources, tasks, strict=True)
         run = _Run(pieces, threads, size, with_logits, embeddings)
         for source, task, scored in self._score(pairs, split, run):
             lost_words.append(scored.lost_words if scored else 0)
             yield source, task, scored
-        self._warn_of_lost_words(lost_words)
+        self.warn_of_lost_words(lost_words)
+
+    def count_threads(self, texts: int) -> int:
+        """How many texts run at once: few run one after the other, each on all threads."""
+        all_threads = self.graph.sessions.threads
+        threads = all_threads if 2 * texts >= all_threads else 1
+        return min(threads, max(texts, 1))
 
     def stream(
         self,
@@ -199,7 +204,7 @@ class Scorer:
         def score() -> Iterator[tuple[Source, Scored | None]]:
             for source, _, scored in done:
                 if scored is not None:
-                    self._warn_of_lost_words([scored.lost_words])
+                    self.warn_of_lost_words([scored.lost_words])
                 yield source, scored
 
         return score()
@@ -232,7 +237,7 @@ class Scorer:
         limits = [np.array(items[place].task.thresholds) for place in filled]
         is_whole = not isinstance(self.graph, CachedGraph | BiGraph)
         prompts = [
-            self._build_prompt(items[place].words, own if is_whole else ())
+            self.build_prompt(items[place].words, own if is_whole else ())
             for place, own in zip(filled, labels, strict=True)
         ]
         found = self._find(prompts, labels, limits, run)
@@ -251,7 +256,7 @@ class Scorer:
         """Find the spans of each prompt above its limits, with the logits that come to the host."""
         graph, one_thread = self.graph, run.threads > 1
         if isinstance(graph, BiGraph):
-            make = partial(self._make_batch, graph.text)
+            make = partial(self.make_batch, graph.text)
             return graph.find(
                 prompts,
                 labels if run.embeddings is None else [run.embeddings] * len(labels),
@@ -291,7 +296,7 @@ class Scorer:
         logits: Iterator[Logits] = iter(())
         if worded:
             count = max(prompt.label_count for prompt in worded)
-            feeds = self._make_batch(graph, worded)
+            feeds = self.make_batch(graph, worded) | _choose_no_entities(graph)
             logits = iter(graph.run(feeds, count, one_thread=one_thread))
         return [
             graph.cut_padding(next(logits), len(prompt.kept_words), prompt.label_count)
@@ -311,16 +316,15 @@ class Scorer:
         places = [place for place, prompt in enumerate(prompts) if len(prompt.kept_words)]
         found = [Candidates.none()] * len(prompts)
         if places:
-            feeds = self._make_batch(graph, [prompts[place] for place in places])
+            feeds = self.make_batch(graph, [prompts[place] for place in places])
+            feeds |= _choose_no_entities(graph)
             thresholds = [limits[place].astype(np.float32) for place in places]
             own = graph.run_to_candidates(selector, feeds, thresholds)
             for place, candidates in zip(places, own, strict=True):
                 found[place] = candidates
         return found
 
-    def _make_batch(
-        self, graph: Graph | TokenGraph, prompts: Sequence[Prompt]
-    ) -> dict[str, Tensor]:
+    def make_batch(self, graph: Graph | TokenGraph, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """Return the tensors of prompts, padded further where the device prefers few lengths."""
         bundle, is_cpu = self._bundle, self.device == "cpu"
         length = 0 if is_cpu else bucket_length(prompts, bundle.max_positions)
@@ -328,13 +332,24 @@ class Scorer:
         width = bundle.max_width if isinstance(graph, Graph) else None
         return make_batch(prompts, width, word_shapes=shapes, length=length)
 
-    def _build_prompt(self, words: Sequence[Word], label_pieces: LabelPieces) -> Prompt:
+    def build_prompt(
+        self, words: Sequence[Word], label_pieces: LabelPieces, tail: Sequence[int] | None = None
+    ) -> Prompt:
+        """Lay out one text.
+
+        Args:
+            words: Of the text.
+            label_pieces: What `encode_labels` gives.
+            tail: What `relation_prompt.make_tail` gives; None: no relations are asked for.
+        """
+        if tail is None:
+            tail = (self.encoder.sep_id,) if self._bundle.rel else ()
         max_len, max_positions = self._bundle.max_len, self._bundle.max_positions
         texts = [word.text for word in words]
-        pieces = self._encoder.encode_first_words(texts, max_len, max_positions)
+        pieces = self.encoder.encode_first_words(texts, max_len, max_positions)
         read = texts[: len(pieces)]
         return build_prompt(
-            self._encoder,
+            self.encoder,
             label_pieces,
             pieces,
             max_len=max_len,
@@ -342,9 +357,16 @@ class Scorer:
             word_shapes=list(map(word_shape, read)) if self.graph.has_word_shapes else None,
             word_count=len(texts),
             is_isolated=self._bundle.is_isolated,
+            tail=tail,
         )
 
-    def _warn_of_lost_words(self, counts: Sequence[int]) -> None:
+    def warn_of_lost_words(self, counts: Sequence[int]) -> None:
+        """Warn once of all words that were cut."""
         limits = (self._bundle.max_len, self._bundle.max_positions)
         is_apart = self._bundle.is_isolated or self._bundle.labels is not None
         warn_of_lost_words(counts, *limits, is_isolated=is_apart)
+
+
+def _choose_no_entities(graph: Graph | TokenGraph) -> dict[str, Tensor]:
+    """Thresholds of a joint model that no score exceeds: relations then cost nothing."""
+    return dict.fromkeys(THRESHOLDS, _MOST) if graph.has_thresholds else {}

@@ -110,7 +110,7 @@ def make_reference_over(
         "vocab_size": -1,
     }
     model = gliner.GLiNER.from_config(config, backbone_from_pretrained=False)
-    _enliven(model)
+    enliven(model)
     return model
 
 
@@ -140,7 +140,7 @@ def make_token_reference(
         backbone_from_pretrained=False,
     )
     with torch.no_grad():
-        _draw_weights(model)
+        draw_weights(model)
         last = model.model.scorer.out_mlp[-1]
         logits = _run_probes(model).logits
         scale = LOGIT_DEVIATION / logits.std((0, 1, 2))
@@ -185,10 +185,15 @@ def _run(model: Any, texts: Sequence[str], labels: Sequence[Any], **options: boo
     return batch, model.run_batch(batch, **options)
 
 
-def _enliven(model: Any) -> None:
+def enliven(model: Any) -> None:
     """Draw larger weights, so that scores depend on the text, and centre and scale the logits."""
+    draw_weights(model)
+    scale_logits(model)
+
+
+def scale_logits(model: Any) -> None:
+    """Centre and scale the logits of a span model as it is."""
     with torch.no_grad():
-        _draw_weights(model)
         label = model.model.prompt_rep_layer[-1]
         _centre(model)
         scale = LOGIT_DEVIATION / _run_probes(model).logits.std()
@@ -196,7 +201,8 @@ def _enliven(model: Any) -> None:
         label.bias.mul_(scale)
 
 
-def _draw_weights(model: Any) -> None:
+@torch.no_grad()
+def draw_weights(model: Any) -> None:
     for parameter in model.model.parameters():
         if parameter.ndim > 1:
             parameter.normal_(0.0, 0.3)

@@ -12,7 +12,6 @@ from tests.toys import write_export
     ("config", "found", "instead"),
     [
         ({"labels_decoder": "x/y"}, "a model that generates labels", "name the labels yourself"),
-        ({"relations_layer": "biaffine"}, "a joint entity and relation model", "entities alone"),
         ({"precomputed_prompts_mode": True}, "a model with its labels built in", "the checkpoint"),
         ({"model_type": "gliner_streaming_span"}, "a streaming model", "run it in GLiNER itself"),
         ({"model_type": "gliner9"}, "an unknown model_type 'gliner9'", "install a newer nerlet"),
@@ -32,7 +31,6 @@ def test_what_this_version_does_not_read_is_refused_with_what_does(
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        ({"relations_layer": "biaffine", "span_mode": "token_level"}, "a joint entity"),
         ({"labels_decoder": "x/y", "labels_encoder": "x/y"}, "a model that generates labels"),
     ],
 )

@@ -275,8 +275,8 @@ def test_long_texts_are_cut_at_a_word_with_one_warning(toy):
 
 
 def test_a_huge_text_is_not_encoded_to_its_end(shaped_toy, monkeypatch):
-    encode = Mock(wraps=shaped_toy._scorer._encoder.encode_units)
-    monkeypatch.setattr(shaped_toy._scorer._encoder, "encode_units", encode)
+    encode = Mock(wraps=shaped_toy._scorer.encoder.encode_units)
+    monkeypatch.setattr(shaped_toy._scorer.encoder, "encode_units", encode)
     text = "Ada " + "on " * 10_000
     with pytest.warns(UserWarning, match=f"^{10_001 - MAX_LEN} words at the end of 1 texts"):
         found = shaped_toy.predict_entities(text, ["person"])
@@ -395,8 +395,8 @@ def test_a_label_without_pieces_is_refused(toy):
 
 
 def test_a_label_set_is_encoded_once(toy, monkeypatch):
-    encode = Mock(wraps=toy._scorer._encoder.encode_labels)
-    monkeypatch.setattr(toy._scorer._encoder, "encode_labels", encode)
+    encode = Mock(wraps=toy._scorer.encoder.encode_labels)
+    monkeypatch.setattr(toy._scorer.encoder, "encode_labels", encode)
     for _ in range(2):
         toy.inference(["Ada", "Apple", "on"], ["seen once", "person"])
         toy.inference(["Ada", "Apple"], [["seen alone"], ["seen once", "person"]])
