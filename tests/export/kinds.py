@@ -10,6 +10,7 @@ from tests.export.bi_models import make_bi_reference
 from tests.export.matrix import SPAN_MODES
 from tests.export.parity import WHOLE
 from tests.export.reference_models import make_reference, make_token_reference
+from tests.export.relation_models import make_relation_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,14 @@ class Kind:
         make: Makes the reference's model over an encoder, into a folder.
         is_main: Compared over three encoders in every run of the tests; others in slow runs.
         sees_padding: In a batch of the reference's it reads padding, so that texts go alone.
+        has_relations: Between entities, too.
     """
 
     name: str
     make: Callable[[Path, str], Any]
     is_main: bool = False
     sees_padding: bool = False
+    has_relations: bool = False
 
 
 def _make_span(folder: Path, encoder: str, *, mode: str) -> Any:
@@ -43,6 +46,10 @@ def _make_bi(folder: Path, encoder: str, *, mode: str) -> Any:
     )
 
 
+def _make_joint(folder: Path, encoder: str, *, mode: str) -> Any:
+    return make_relation_reference(folder, encoder=encoder, span_mode=mode, seed=100, words=WHOLE)
+
+
 KINDS = (
     *(
         Kind(
@@ -56,4 +63,14 @@ KINDS = (
     Kind("token", _make_token, is_main=True),
     Kind("bi-encoder, span", partial(_make_bi, mode="markerV0"), is_main=True),
     Kind("bi-encoder, token", partial(_make_bi, mode="token_level"), is_main=True),
+    *(
+        Kind(
+            f"relations, {name}",
+            partial(_make_joint, mode=mode),
+            is_main=True,
+            sees_padding=True,
+            has_relations=True,
+        )
+        for name, mode in (("span", "markerV0"), ("token", "token_level"))
+    ),
 )
