@@ -40,8 +40,8 @@ _OF_ENTITIES = (
 _HOW = {
     ("fp32", "cpu"): (
         "every entity, its offsets, label and place as the reference's, scores within 1e-4: "
-        "{texts:,} texts, {entities:,} entities; flat, nested, several labels a span, thresholds "
-        "and label sets by text"
+        "{texts:,} texts, {entities:,} entities, {relations:,} relations; flat, nested, several "
+        "labels a span, thresholds and label sets by text"
     ),
     ("int8", "cpu"): (
         f"{_OF_ENTITIES} (toys of width 16; a trained model is nearer, see "
@@ -55,7 +55,7 @@ _HOW = {
     ("fp32", "cuda"): _OF_ENTITIES,
     ("fp16", "cuda"): _OF_ENTITIES,
 }
-_TITLES = {"cpu": "CPU", "cuda": "CUDA"}
+_TITLES = {"cpu": "a CPU", "cuda": "CUDA"}
 
 
 def read_report(path: Path) -> list[Cell]:
@@ -76,20 +76,20 @@ def read_report(path: Path) -> list[Cell]:
 
 def make_page(cells: Sequence[Cell]) -> str:
     """Write the page."""
-    verified = [cell for cell in cells if "reason" not in cell]
-    kinds = list(dict.fromkeys(cell["kind"] for cell in verified))
+    refused = [cell for cell in cells if "reason" in cell]
+    tried = [cell for cell in cells if "reason" not in cell]
+    kinds = sorted({cell["kind"] for cell in tried})
     parts = [_TOP]
     for (precision, device), how in _HOW.items():
-        own = [
-            cell for cell in verified if (cell["precision"], cell["device"]) == (precision, device)
-        ]
-        title = f"## {precision} on {'a ' if device == 'cpu' else ''}{_TITLES[device]}"
+        own = [cell for cell in tried if (cell["precision"], cell["device"]) == (precision, device)]
+        title = f"## {precision} on {_TITLES[device]}"
         if all(cell["outcome"] == "skipped" for cell in own):
             count = f"{len(own)} models, {len(kinds)} kinds"
             parts.append(f"{title}\n\nNot tried ({count}): no GPU was at hand.\n")
             continue
-        parts.append(f"{title}\n\n{_sum_up(how, own)}.\n\n{_make_table(kinds, own, cells)}\n")
-    parts.append(_list_refused(cells))
+        others = [cell for cell in refused if cell["precision"] in (precision, ANY)]
+        parts.append(f"{title}\n\n{_sum_up(how, own)}.\n\n{_make_table(kinds, own + others)}\n")
+    parts.append(_list_refused(refused))
     return "\n".join(parts)
 
 
@@ -103,14 +103,15 @@ def _sum_up(how: str, cells: Sequence[Cell]) -> str:
     filled = how.format(
         texts=int(gather("texts", sum)),
         entities=int(gather("entities", sum)),
+        relations=int(gather("relations", sum)),
         drift=gather("drift", max),
         agreement=gather("agreement", fmean),
     )
     return filled[0].upper() + filled[1:]
 
 
-def _make_table(kinds: Sequence[str], cells: Sequence[Cell], every: Sequence[Cell]) -> str:
-    marks = {(cell["kind"], cell["encoder"]): _mark(cell) for cell in (*every, *cells)}
+def _make_table(kinds: Sequence[str], cells: Sequence[Cell]) -> str:
+    marks = {(cell["kind"], cell["encoder"]): _mark(cell) for cell in cells}
     lines = [_row(["kind", *ENCODERS]), _row(["---", *(":-:" for _ in ENCODERS)])]
     lines += [
         _row([kind, *(marks.get((kind, own), "not tried") for own in ENCODERS)]) for kind in kinds
@@ -126,14 +127,17 @@ def _mark(cell: Cell) -> str:
 
 
 def _list_refused(cells: Sequence[Cell]) -> str:
-    reasons: dict[tuple[str, str], str] = {}
-    for cell in cells:
-        if "reason" in cell and cell["outcome"] == "passed":
-            name = cell["kind"] if cell["encoder"] == ANY else f"encoder {cell['encoder']}"
-            reasons.setdefault((name, cell["reason"]), "")
+    reasons = dict.fromkeys((_name_refused(cell), cell["reason"]) for cell in cells)
     lines = ["## Refused\n", _row(["what", "what the error says"]), _row(["---", "---"])]
     lines += [_row([name, reason.replace("|", "\\|")]) for name, reason in reasons]
     return "\n".join(lines) + "\n"
+
+
+def _name_refused(cell: Cell) -> str:
+    """The kind in one precision, the encoder in any kind, or the kind over any."""
+    if cell["precision"] != ANY:
+        return f"{cell['kind']}, in {cell['precision']}"
+    return str(cell["kind"]) if cell["encoder"] == ANY else f"encoder {cell['encoder']}"
 
 
 def _row(fields: Sequence[str]) -> str:
@@ -143,8 +147,9 @@ def _row(fields: Sequence[str]) -> str:
 def main() -> None:
     """Read the report and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("report", type=Path, help="of pytest --junitxml")
-    PAGE.write_text(make_page(read_report(parser.parse_args().report)), encoding="utf-8")
+    parser.add_argument("reports", type=Path, nargs="+", help="of pytest --junitxml")
+    cells = [cell for path in parser.parse_args().reports for cell in read_report(path)]
+    PAGE.write_text(make_page(cells), encoding="utf-8")
 
 
 if __name__ == "__main__":

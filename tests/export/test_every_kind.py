@@ -24,6 +24,7 @@ from nerlet_export.convert import convert
 from nerlet_export.half import HALF_MEAN_DRIFT
 from tests.export.kinds import KINDS, Kind
 from tests.export.matrix import ENCODERS
+from tests.export.models_page import PAGE
 from tests.export.parity import Call, Outcome, draw_call, entity_key
 from tests.export.test_relex import WORDS, Found, compare_calls
 from tests.toys import write_export
@@ -33,7 +34,7 @@ LEAST_TEXTS = 20
 # Of int8, in toys of width 16, T5's the worst of them; a model's drift is a tenth of it.
 INT8_MEAN_DRIFT = 0.08  # of a score
 LEAST_AGREEMENT = 0.6  # F1 of the entities with the reference's, at the thresholds drawn
-QUICK = ("bert",)  # whose cells are not slow; three encoders and more have tests of their own kind
+QUICK = ("bert",)  # whose cells are not slow: over three encoders the kinds have their own tests
 REFUSED_KINDS: dict[str, dict[str, object]] = {
     "generated labels": {"labels_decoder": "gpt2"},
     "streaming": {"model_type": "gliner_streaming_span"},
@@ -55,7 +56,7 @@ def record(record_property: Callable[[str, object], None]) -> Record:
 
 
 def list_cells() -> list[Any]:
-    """Each kind with each encoder; quick are the main kinds over three encoders."""
+    """Each kind with each encoder; quick are the main kinds over one."""
     return [
         pytest.param(
             kind,
@@ -142,6 +143,18 @@ def test_kinds_that_are_refused(tmp_path, record, name):
     with pytest.raises(BundleError) as raised:
         nerlet.load(write_export(tmp_path / "toy", config=REFUSED_KINDS[name]))
     record(name, "any", "any", "any", reason=tell(raised.value, "found "))
+
+
+def test_the_page_has_every_cell():
+    """None failed or was left out when it was written, but where there was no GPU."""
+    page = PAGE.read_text(encoding="utf-8")
+    for title in ("fp32 on a CPU", "int8 on a CPU", "fp16 on a CPU"):
+        rows = page.partition(f"## {title}\n")[2].partition("## ")[0].splitlines()
+        cells = {row.split(" | ")[0].lstrip("| "): row.split(" | ")[1:] for row in rows}
+        for kind in KINDS:
+            assert len(cells[kind.name]) == len(ENCODERS)
+            assert not {"not tried", "✗"} & set(cells[kind.name])
+    assert all(f"| {name} |" in page for name in REFUSED_KINDS)
 
 
 def read_drift(manifest: Manifest, precision: str) -> float:
