@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             start=str(folder / "start"),
             data=Data(train=str(data), dev=str(folder / "dev")),
             optimization=Optimization(
-                steps=250, batch_pieces=60, encoder_lr=3e-3, head_lr=1e-2, warm_up=0.1
+                steps=400, batch_pieces=60, encoder_lr=3e-3, head_lr=1e-2, warm_up=0.1
             ),
             device="cpu",
         )
