@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fast_gliner import FastGLiNER
 
 import nerlet
 from nerlet_export import tiny
@@ -45,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             start=str(folder / "start"),
             data=Data(train=str(data), dev=str(folder / "dev")),
             optimization=Optimization(
-                steps=400, batch_pieces=60, encoder_lr=3e-3, head_lr=1e-2, warm_up=0.1
+                steps=600, batch_pieces=60, encoder_lr=3e-3, head_lr=1e-2, warm_up=0.1
             ),
             device="cpu",
         )
@@ -86,7 +85,8 @@ def test_its_bundle_answers_in_gliner(trained):
 
 def test_its_bundle_answers_in_fast_gliner(trained):
     """Which has the same keys in another order."""
-    fast = FastGLiNER(str(trained / "bundle"), "model.onnx", "cpu")
+    fast_gliner = pytest.importorskip("fast_gliner", reason="it is not for transformers 5")
+    fast = fast_gliner.FastGLiNER(str(trained / "bundle"), "model.onnx", "cpu")
     ours = nerlet.load(trained / "bundle", threads=1).inference(draw_texts(), LABELS, threshold=0.5)
     theirs = [
         [{key: entity[key] for key in ("start", "end", "text", "label", "score")} for entity in own]
