@@ -31,8 +31,12 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def fuse(model: AnyModel) -> AnyModel:
-    """Copy a model with the attention of its encoder replaced where a faster form is known."""
-    fused = deepcopy(model).eval()
+    """Copy a model with the attention of its encoder replaced where a faster form is known.
+
+    Weights that stay are shared, not copied.
+    """
+    shared = {id(own): own for own in (*model.parameters(), *model.buffers())}
+    fused = deepcopy(model, shared).eval()
     hf = fused.encoder.model
     if hf.config.model_type in _FUSIONS:
         _FUSIONS[hf.config.model_type](hf)

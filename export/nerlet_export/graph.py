@@ -14,32 +14,29 @@ Axes: B texts, C labels, T pieces.
 import io
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from nerlet.cached import name_layer
-from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
+from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME
+from nerlet_export.by_name import insert_weights, name_weights
 from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.config import ModelConfig
 from nerlet_export.encoder import label_blocks
 from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
-from nerlet_export.operators import CONTRIB
+from nerlet_export.onnx_graph import OnnxGraph, check_graph
+from nerlet_export.operators import CONTRIB, STAND_IN
 from nerlet_export.samples import sample_feeds, sample_parts
 from nerlet_export.token_heads import PARTS
 
 OPSET = 17  # LayerNormalization as one operator
 IR_VERSION = 8
-# Weights of so many bytes go to the file that graphs share, each at a multiple of the other.
-_LEAST_BYTES = 1024
-_ALIGNMENT = 64
 
 # Inputs in the reference's order: element type and names of the axes (None: the axis is 2).
 # A token-level model has the first four.
@@ -60,7 +57,7 @@ _LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
 Axes = Mapping[str, tuple[str | int | None, ...]]
 
 
-def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
+def build_graph(checkpoint: Checkpoint) -> OnnxGraph:
     """Trace a model into a float graph.
 
     Args:
@@ -84,7 +81,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         [OUTPUT],
         {name: axes[name] for name in names},
     )
-    _complete_signature(graph, model.config)
+    _complete_signature(graph.model, model.config)
     return _finish(graph)
 
 
@@ -101,7 +98,7 @@ def output_axes(config: ModelConfig) -> tuple[str | int, ...]:
     return ("batch", "words", config.max_width, "labels")
 
 
-def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
+def build_parts(checkpoint: Checkpoint) -> dict[str, OnnxGraph]:
     """Trace a model with isolated labels into its two parts.
 
     Args:
@@ -150,8 +147,9 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
 
 def _trace(
     model: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: "Axes"
-) -> onnx.ModelProto:
-    """Trace a module over named inputs; `axes` names those that may differ from run to run."""
+) -> OnnxGraph:
+    """Trace a module, which is changed, over named inputs; `axes` names those that may differ."""
+    name_weights(model)
     written = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # The tracer warns of what the graph would freeze; verification compares on other shapes.
@@ -162,21 +160,21 @@ def _trace(
             written,  # type: ignore[arg-type]  # the tracer writes to buffers too
             dynamo=False,
             opset_version=OPSET,
-            custom_opsets={CONTRIB: 1},
+            custom_opsets={CONTRIB: 1, STAND_IN: 1},
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes={name: _dynamic_axes(own) for name, own in axes.items()},
         )
-    graph = onnx.load_from_string(written.getvalue())
-    _share_weights(graph.graph)
+    traced = onnx.load_from_string(written.getvalue())
+    _share_weights(traced.graph)
+    return insert_weights(traced, model)
+
+
+def _finish(graph: OnnxGraph) -> OnnxGraph:
+    graph.model.ir_version = IR_VERSION
+    graph.model.producer_name = "nerlet"
+    check_graph(graph)
     return graph
-
-
-def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    model.ir_version = IR_VERSION
-    model.producer_name = "nerlet"
-    onnx.checker.check_model(model)
-    return model
 
 
 class SortedLabels(nn.Module):
@@ -295,32 +293,3 @@ def _complete_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     value = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_axes(config))
     graph.output.append(value)
     del graph.value_info[:]
-
-
-def write_graphs(models: Mapping[str, onnx.ModelProto], folder: Path) -> None:
-    """Write graphs by name: one with its weights in it, several beside one file for those of all.
-
-    Args:
-        models: Not changed.
-        folder: Where `WEIGHTS_NAME` goes, too; there each weight is stored once.
-    """
-    if len(models) == 1:
-        ((name, model),) = models.items()
-        onnx.save_model(model, str(folder / name))
-        return
-    places: dict[bytes, int] = {}
-    with (folder / WEIGHTS_NAME).open("wb") as weights:
-        for name, model in models.items():
-            slim = onnx.ModelProto()
-            slim.CopyFrom(model)
-            for tensor in slim.graph.initializer:
-                data = tensor.raw_data
-                if len(data) < _LEAST_BYTES:
-                    continue
-                if data not in places:
-                    weights.write(b"\0" * (-weights.tell() % _ALIGNMENT))
-                    places[data] = weights.tell()
-                    weights.write(data)
-                set_external_data(tensor, WEIGHTS_NAME, offset=places[data], length=len(data))
-                tensor.ClearField("raw_data")
-            (folder / name).write_bytes(slim.SerializeToString())

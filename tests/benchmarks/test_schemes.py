@@ -8,11 +8,11 @@ import torch
 
 from nerlet.examples import Dataset, Example
 from nerlet_export.graph import build_graph
-from nerlet_export.quantize import quantize_graph
+from nerlet_export.onnx_graph import join_weights
 from nerlet_export.samples import sample_feeds
 from nerlet_export.tiny import make_checkpoint
 from quantization import write
-from schemes import open_session, read_activations, smooth
+from schemes import open_session, quantize, read_activations, smooth
 
 TEXTS = ["ada wrote to babbage", "apple founded in april", "berlin", "a b c d e f g h i j k l"]
 LOUD = 60.0
@@ -36,7 +36,7 @@ def texts():
 
 
 def test_smoothing_changes_no_logit_and_brings_int8_nearer(checkpoint, texts):
-    exact = build_graph(checkpoint)
+    exact = join_weights(build_graph(checkpoint))
     activations = read_activations(exact, checkpoint, texts)
     smoothed, divided = smooth(exact, activations)
     changed = [name for name, values in activations.items() if values is not divided[name]]
@@ -52,7 +52,7 @@ def test_smoothing_changes_no_logit_and_brings_int8_nearer(checkpoint, texts):
 
     logits = run(exact)
     np.testing.assert_allclose(run(smoothed), logits, rtol=1e-3, atol=1e-4)
-    errors = [np.abs(run(quantize_graph(own)) - logits).mean() for own in (exact, smoothed)]
+    errors = [np.abs(run(quantize(own)) - logits).mean() for own in (exact, smoothed)]
     assert errors[1] < errors[0]
 
 
