@@ -565,6 +565,14 @@ def test_command_converts_to_int8_by_default(tmp_path):
     assert (manifest.precision, manifest.license) == ("int8", "MIT")
 
 
+def test_command_prints_its_own_lines_and_no_librarys(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    done = run_command("convert", tmp_path / "checkpoint", tmp_path / "bundle", "--fp16")
+    assert done.returncode == 0, done.stderr
+    assert "halving to fp16" in done.stderr
+    assert len(done.stderr.splitlines()) <= 12
+
+
 def test_command_says_what_is_wrong_in_one_line(tmp_path):
     done = run_command("convert", tmp_path, tmp_path / "bundle")
     assert done.returncode == 2
