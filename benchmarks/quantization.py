@@ -51,7 +51,6 @@ from nerlet.prompt import Prompt
 from nerlet.scores import sigmoid
 from nerlet_export.checkpoint import Checkpoint, load_checkpoint
 from nerlet_export.convert import convert
-from nerlet_export.graph import write_graphs
 from nerlet_export.predict import TorchPredictor
 from nerlet_export.samples import make_prompt
 from schemes import SHIPPED, Floats, make_feeds, make_prompts, make_schemes, open_session
@@ -240,7 +239,7 @@ def _predict(
 
 def _put_graph(bundle: Path, graph: onnx.ModelProto) -> None:
     """Replace the graph of a bundle, its record in the manifest too; it has no other graph then."""
-    write_graphs({GRAPH_NAME: graph}, bundle)
+    onnx.save_model(graph, str(bundle / GRAPH_NAME))
     manifest = nerlet.bundle.read_manifest(bundle)
     files = {name: record for name, record in manifest.files.items() if name not in _PARTS}
     files[GRAPH_NAME] = record_file(bundle / GRAPH_NAME)

@@ -22,6 +22,7 @@ from nerlet.examples import Dataset
 from nerlet.prompt import Prompt
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.graph import all_nodes
+from nerlet_export.onnx_graph import join_weights, split_weights
 from nerlet_export.operators import CONTRIB
 from nerlet_export.quantize import quantize_columns, quantize_graph
 from nerlet_export.samples import make_prompt
@@ -56,10 +57,10 @@ def make_schemes(
     smooth_widest = _static(_find_ranges(smooth_activations, _widest))
     return {
         "fp32": exact,
-        SHIPPED: quantize_graph(exact),
-        "by row, smoothed": quantize_graph(smoothed),
-        "by row, 7-bit weights": _with_weights(quantize_graph(exact), exact, 64),
-        "by row, 8-bit weights": _with_weights(quantize_graph(exact), exact, 127),
+        SHIPPED: quantize(exact),
+        "by row, smoothed": quantize(smoothed),
+        "by row, 7-bit weights": _with_weights(quantize(exact), exact, 64),
+        "by row, 8-bit weights": _with_weights(quantize(exact), exact, 127),
         "by tensor": _rewrite(exact, multiply_by_tensor),
         "static, min and max": _rewrite(exact, widest),
         "static, 99.99%": _rewrite(exact, _static(_find_ranges(activations, _percentile))),
@@ -75,6 +76,11 @@ def make_schemes(
         "weights only, 8 bits": _rewrite(exact, _by_block(8, 32, _FLOAT_PRODUCTS)),
         "weights only, 4 bits": _rewrite(exact, _by_block(4, 32, _FLOAT_PRODUCTS)),
     }
+
+
+def quantize(exact: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantise a float graph as it is shipped."""
+    return join_weights(quantize_graph(split_weights(exact)))
 
 
 def smooth(exact: onnx.ModelProto, activations: Activations) -> tuple[onnx.ModelProto, Activations]:
@@ -244,7 +250,7 @@ def _rewrite(
     model.graph.initializer.extend(kept)
     if CONTRIB not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
-    return quantize_graph(model)
+    return quantize(model)
 
 
 def _with_weights(model: onnx.ModelProto, exact: onnx.ModelProto, levels: int) -> onnx.ModelProto:

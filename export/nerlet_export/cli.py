@@ -19,7 +19,8 @@ from nerlet_export.settings import Tuning, read_settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when done, 2 on bad input with a line that says what, 130 when stopped."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("nerlet_export").setLevel(logging.INFO)  # onnxruntime's would list nodes
     try:
         return int(options.run(options))
     except KeyboardInterrupt:

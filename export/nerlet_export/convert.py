@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from nerlet.bundle import find_positions
 from nerlet.errors import InputError
 from nerlet.examples import find_data
@@ -35,12 +33,13 @@ from nerlet_export import verify
 from nerlet_export.checkpoint import CARD_NAME, Checkpoint, load_checkpoint, save_tokenizers
 from nerlet_export.compare import compare_on_data
 from nerlet_export.config import write_model_config
-from nerlet_export.graph import build_graph, build_labels_encoder, build_parts, write_graphs
+from nerlet_export.graph import build_graph, build_labels_encoder, build_parts
 from nerlet_export.half import check_half, halve_graph
+from nerlet_export.onnx_graph import OnnxGraph, write_graphs
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.verify_relations import compare_relations
 
-Graphs = dict[str, onnx.ModelProto]  # by file
+Graphs = dict[str, OnnxGraph]  # by file
 logger = logging.getLogger(__name__)
 
 _DEFAULT_THRESHOLD = 0.5  # the runtime's, for a bundle that has none
@@ -92,6 +91,7 @@ def convert(
     source, target, held = Path(source), Path(target), [find_data(path) for path in dev]
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: expected a directory for the bundle, found a file")
+    logger.info("reading %s", source)
     checkpoint = load_checkpoint(source)
     if checkpoint.model.config.has_relations and (fp16 or held):
         raise InputError(
@@ -104,6 +104,7 @@ def convert(
     if not is_threshold(threshold):
         raise InputError(f"threshold is {threshold!r}, expected a number from 0 to 1")
     groups, report = _build_verified(checkpoint, precision, threshold, fp16=fp16)
+    logger.info("writing the bundle")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder)
@@ -131,6 +132,7 @@ def _hold_on_data(
     checkpoint: Checkpoint, bundle: Path, dev: Path, threshold: float
 ) -> dict[str, object]:
     """Compare with PyTorch on labelled data; the figures for the log and the manifest."""
+    logger.info("comparing the bundle with PyTorch on %s", dev)
     held = compare_on_data(checkpoint, bundle, dev, threshold=threshold)
     logger.info(
         "on %s: average F1 %.2f, PyTorch's %.2f; entity agreement F1 %.3f over %d entities; "
@@ -169,12 +171,15 @@ def _build_verified(
 def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
     """Build the float graphs, and begin the report."""
     config = checkpoint.model.config
+    weights = sum(own.numel() for own in checkpoint.model.parameters())
+    logger.info("tracing the model, %.1f million weights", weights / 1e6)
     graph = build_graph(checkpoint)
-    verify.check_signature(graph, config)
+    verify.check_signature(graph.model, config)
     labels = None
     if config.is_bi:
         labels = build_labels_encoder(checkpoint)
-        verify.check_labels_signature(labels, config)
+        verify.check_labels_signature(labels.model, config)
+    logger.info("comparing the float graph with PyTorch")
     exact = verify.compare_float(checkpoint, graph, labels)
     logger.info(
         "float graph against PyTorch: largest difference of a logit %.2e (allowed %.2e), %d logits",
@@ -182,7 +187,8 @@ def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
         exact.tolerance,
         exact.cells,
     )
-    report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": len(graph.graph.node)}
+    nodes = len(graph.model.graph.node)
+    report: dict[str, Any] = {"float": verify.as_figures(exact), "nodes": nodes}
     if labels is not None:
         return {GRAPH_NAME: graph, LABELS_ENCODER_NAME: labels}, report
     if config.has_relations:
@@ -197,6 +203,7 @@ def _build_exact(checkpoint: Checkpoint) -> tuple[Graphs, dict[str, Any]]:
         report["relations"] = verify.as_figures(related)
     if config.label_attention != "isolated":
         return {GRAPH_NAME: graph}, report
+    logger.info("tracing the graphs of labels and of texts, and comparing them with PyTorch")
     parts = build_parts(checkpoint)
     split = verify.compare_parts(checkpoint, parts)
     logger.info(
@@ -214,8 +221,10 @@ def _build_int8(
     checkpoint: Checkpoint, exact: Graphs, threshold: float, report: dict[str, Any]
 ) -> Graphs:
     """Quantise the float graphs, and add to the report."""
+    logger.info("quantising to int8")
     quantised = {name: quantize_graph(own) for name, own in exact.items()}
-    verify.check_signature(quantised[GRAPH_NAME], checkpoint.model.config)
+    verify.check_signature(quantised[GRAPH_NAME].model, checkpoint.model.config)
+    logger.info("measuring what int8 changes")
     labels = None
     if LABELS_ENCODER_NAME in exact:
         labels = exact[LABELS_ENCODER_NAME], quantised[LABELS_ENCODER_NAME]
@@ -232,11 +241,13 @@ def _build_int8(
 
 
 def _build_half(
-    checkpoint: Checkpoint, exact: onnx.ModelProto, threshold: float, report: dict[str, Any]
+    checkpoint: Checkpoint, exact: OnnxGraph, threshold: float, report: dict[str, Any]
 ) -> Graphs:
     """Halve the whole float graph, and add to the report."""
+    logger.info("halving to fp16")
     half = halve_graph(exact)
-    verify.check_signature(half, checkpoint.model.config)
+    verify.check_signature(half.model, checkpoint.model.config)
+    logger.info("measuring what fp16 changes, on the CPU")
     drift = check_half(checkpoint, exact, half, threshold=threshold)
     _log_drift("fp16, on the CPU,", drift)
     report["fp16"] = verify.as_figures(drift)

@@ -31,8 +31,12 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def fuse(model: AnyModel) -> AnyModel:
-    """Copy a model with the attention of its encoders replaced where a faster form is known."""
-    fused = deepcopy(model).eval()
+    """Copy a model with the attention of its encoders replaced where a faster form is known.
+
+    Weights that stay are shared, not copied.
+    """
+    shared = {id(own): own for own in (*model.parameters(), *model.buffers())}
+    fused = deepcopy(model, shared).eval()
     for own in [module for module in fused.modules() if isinstance(module, Encoder)]:
         if own.model.config.model_type in _FUSIONS:
             _FUSIONS[own.model.config.model_type](own.model)

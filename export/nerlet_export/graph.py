@@ -14,35 +14,32 @@ Axes: B texts, C labels, T pieces.
 import io
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from nerlet.cached import name_layer
 from nerlet.graph import THRESHOLDS
-from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME, WEIGHTS_NAME
+from nerlet.manifest import LABEL_GRAPH_NAME, TEXT_GRAPH_NAME
 from nerlet_export.bi import LABELS_INPUT, PIECES_INPUTS, LabelEmbedder
+from nerlet_export.by_name import insert_weights, name_weights
 from nerlet_export.cached import LabelReader, TextScorer
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.config import ModelConfig
 from nerlet_export.encoder import label_blocks
 from nerlet_export.fused import fuse
 from nerlet_export.model import SpanModel
-from nerlet_export.operators import CONTRIB
+from nerlet_export.onnx_graph import OnnxGraph, check_graph
+from nerlet_export.operators import CONTRIB, STAND_IN
 from nerlet_export.samples import draw_sample, sample_feeds, sample_parts
 from nerlet_export.token_heads import PARTS
 
 OPSET = 17  # LayerNormalization as one operator
 IR_VERSION = 8
-# Weights of so many bytes go to the file that graphs share, each at a multiple of the other.
-_LEAST_BYTES = 1024
-_ALIGNMENT = 64
 
 # Inputs in the reference's order: element type and names of the axes (None: the axis is 2).
 # A token-level model has the first four.
@@ -71,7 +68,7 @@ _LABEL_OUTPUTS = ("keys", "values", "direction", "offset")
 Axes = Mapping[str, tuple[str | int | None, ...]]
 
 
-def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
+def build_graph(checkpoint: Checkpoint) -> OnnxGraph:
     """Trace a model into a float graph.
 
     Args:
@@ -92,7 +89,7 @@ def build_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
         list(output_ports(model.config)),
         {name: axes for name, (_, axes) in inputs.items()},
     )
-    _complete_signature(graph, model.config)
+    _complete_signature(graph.model, model.config)
     return _finish(graph)
 
 
@@ -137,20 +134,20 @@ def labels_ports(config: ModelConfig) -> dict[str, Port]:
     return {**dict.fromkeys(PIECES_INPUTS, pieces), LABELS_INPUT: _embeddings_port(config)}
 
 
-def build_labels_encoder(checkpoint: Checkpoint) -> onnx.ModelProto:
+def build_labels_encoder(checkpoint: Checkpoint) -> OnnxGraph:
     """Trace what reads a bi-encoder's labels, with the signature of `labels_ports`."""
     reader = LabelEmbedder(fuse(checkpoint.bi_model))
     feeds = draw_sample(checkpoint, seed=0).feeds
     axes = {name: own for name, (_, own) in labels_ports(reader.model.config).items()}
     pieces = {name: torch.from_numpy(feeds[name]) for name in PIECES_INPUTS}
     graph = _trace(reader, pieces, [LABELS_INPUT], axes)
-    (output,) = graph.graph.output
+    (output,) = graph.model.graph.output
     value = helper.make_tensor_value_info(LABELS_INPUT, TensorProto.FLOAT, axes[LABELS_INPUT])
     output.CopyFrom(value)
     return _finish(graph)
 
 
-def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
+def build_parts(checkpoint: Checkpoint) -> dict[str, OnnxGraph]:
     """Trace a model with isolated labels into its two parts.
 
     Args:
@@ -199,8 +196,9 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
 
 def _trace(
     model: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: "Axes"
-) -> onnx.ModelProto:
-    """Trace a module over named inputs; `axes` names those that may differ from run to run."""
+) -> OnnxGraph:
+    """Trace a module, which is changed, over named inputs; `axes` names those that may differ."""
+    name_weights(model)
     written = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # The tracer warns of what the graph would freeze; verification compares on other shapes.
@@ -211,21 +209,21 @@ def _trace(
             written,  # type: ignore[arg-type]  # the tracer writes to buffers too
             dynamo=False,
             opset_version=OPSET,
-            custom_opsets={CONTRIB: 1},
+            custom_opsets={CONTRIB: 1, STAND_IN: 1},
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes={name: _dynamic_axes(own) for name, own in axes.items()},
         )
-    graph = onnx.load_from_string(written.getvalue())
-    _share_weights(graph.graph)
+    traced = onnx.load_from_string(written.getvalue())
+    _share_weights(traced.graph)
+    return insert_weights(traced, model)
+
+
+def _finish(graph: OnnxGraph) -> OnnxGraph:
+    graph.model.ir_version = IR_VERSION
+    graph.model.producer_name = "nerlet"
+    check_graph(graph)
     return graph
-
-
-def _finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    model.ir_version = IR_VERSION
-    model.producer_name = "nerlet"
-    onnx.checker.check_model(model)
-    return model
 
 
 class SortedLabels(nn.Module):
@@ -342,32 +340,3 @@ def _complete_signature(model: onnx.ModelProto, config: ModelConfig) -> None:
     for name, (dtype, axes) in output_ports(config).items():
         graph.output.append(helper.make_tensor_value_info(name, dtype, axes))
     del graph.value_info[:]
-
-
-def write_graphs(models: Mapping[str, onnx.ModelProto], folder: Path) -> None:
-    """Write graphs by name: one with its weights in it, several beside one file for those of all.
-
-    Args:
-        models: Not changed.
-        folder: Where `WEIGHTS_NAME` goes, too; there each weight is stored once.
-    """
-    if len(models) == 1:
-        ((name, model),) = models.items()
-        onnx.save_model(model, str(folder / name))
-        return
-    places: dict[bytes, int] = {}
-    with (folder / WEIGHTS_NAME).open("wb") as weights:
-        for name, model in models.items():
-            slim = onnx.ModelProto()
-            slim.CopyFrom(model)
-            for tensor in slim.graph.initializer:
-                data = tensor.raw_data
-                if len(data) < _LEAST_BYTES:
-                    continue
-                if data not in places:
-                    weights.write(b"\0" * (-weights.tell() % _ALIGNMENT))
-                    places[data] = weights.tell()
-                    weights.write(data)
-                set_external_data(tensor, WEIGHTS_NAME, offset=places[data], length=len(data))
-                tensor.ClearField("raw_data")
-            (folder / name).write_bytes(slim.SerializeToString())

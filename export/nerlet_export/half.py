@@ -14,19 +14,25 @@ stands what it is told:
 Not measured on a GPU. `round_graph` makes the CPU round as float16 does, for verification.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.float16 import (
+    DEFAULT_OP_BLOCK_LIST,
+    convert_float_to_float16,
+    convert_np_to_float16,
+)
 
 from nerlet.errors import GraphError
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.graph import all_nodes
+from nerlet_export.onnx_graph import Array, OnnxGraph, check_graph, copy_model, make_graph
 from nerlet_export.samples import draw_sample, prepare_sample
+from nerlet_export.verify import Floats
 
 # The limits, of the drift of a score: toy models of all families drift 0.001 and 0.02.
 HALF_MEAN_DRIFT = 0.005
@@ -37,19 +43,20 @@ _KEPT = frozenset(DEFAULT_OP_BLOCK_LIST) | _DELICATE
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
 
-def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+def halve_graph(exact: OnnxGraph) -> OnnxGraph:
     """Convert a float graph to half precision; its signature stays.
 
     Args:
-        model: As `graph.build_graph` makes it; not changed.
+        exact: As `graph.build_graph` makes it; not changed.
 
     Returns:
         The graph with float16 weights.
     """
-    typed = _infer_types(model)
+    typed = _infer_types(exact.model)
     graph = typed.graph
-    exact = {*_find_whole_numbers_and_angles(graph), *_find_mean_squares(graph)}
-    kept = {node.name for node in graph.node if node.op_type in _KEPT} | exact
+    single = {*_find_whole_numbers_and_angles(graph), *_find_mean_squares(graph)}
+    kept = {node.name for node in graph.node if node.op_type in _KEPT} | single
+    _empty_weights(graph, exact.weights)
     _bound_infinities(graph)
     _hide_types_between(graph, kept)
     halved: onnx.ModelProto = convert_float_to_float16(
@@ -58,28 +65,30 @@ def halve_graph(model: onnx.ModelProto) -> onnx.ModelProto:
         disable_shape_infer=True,
         max_finite_val=_LARGEST,
         op_block_list=sorted(_KEPT),
-        node_block_list=sorted(exact),
+        node_block_list=sorted(single),
     )
     del halved.graph.value_info[:]
     _sort_nodes(halved.graph)
-    onnx.checker.check_model(halved)
-    return halved
+    types = {tensor.name: tensor.data_type for tensor in halved.graph.initializer}
+    weights = {name: _round(array, types[name]) for name, array in exact.weights.items()}
+    half = make_graph(halved, weights)
+    check_graph(half)
+    return half
 
 
-def round_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+def round_graph(graph: OnnxGraph) -> OnnxGraph:
     """Make a graph whose values are float16 where it says so, even on a CPU.
 
     A CPU computes float16 nodes in float32, and onnxruntime drops the two casts between one node
     and the next; not so with a node between that does nothing. Without optimisation it stays.
 
     Args:
-        model: As `halve_graph` makes it; not changed.
+        graph: As `halve_graph` makes it; not changed.
 
     Returns:
         The graph; open it with all optimisation off.
     """
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(model)
+    rounded = copy_model(graph.model)
     nodes: list[onnx.NodeProto] = []
     for node in rounded.graph.node:
         nodes.append(node)
@@ -89,13 +98,13 @@ def round_graph(model: onnx.ModelProto) -> onnx.ModelProto:
                 nodes.append(helper.make_node("Identity", [node.output[place]], [name]))
     del rounded.graph.node[:]
     rounded.graph.node.extend(nodes)
-    return rounded
+    return OnnxGraph(rounded, graph.weights)
 
 
 def check_half(
     checkpoint: Checkpoint,
-    float_graph: onnx.ModelProto,
-    half_graph: onnx.ModelProto,
+    float_graph: OnnxGraph,
+    half_graph: OnnxGraph,
     *,
     threshold: float,
 ) -> verify.DriftReport:
@@ -108,18 +117,18 @@ def check_half(
         GraphError: A logit is not finite, or scores drift by more than `HALF_MEAN_DRIFT` or
             `HALF_MAX_DRIFT`.
     """
-    rounded = verify.open_session(round_graph(half_graph), is_optimized=False)
     samples = [
         prepare_sample(checkpoint, draw_sample(checkpoint, seed=2000 + seed, size=1 + seed % 5))
         for seed in range(2 * verify.BATCHES)
     ]
-    for sample in samples:
-        if not np.isfinite(verify.run_graph(rounded, sample.feeds)).all():
-            raise GraphError(
-                "the graph in half precision gives logits that are not finite: a value exceeds "
-                "65504; nothing is written, convert without --fp16"
-            )
-    drift = verify.compare_sessions(verify.open_session(float_graph), rounded, samples, threshold)
+    rounded = verify.run_samples(round_graph(half_graph), samples, is_optimized=False)
+    if not all(np.isfinite(logits).all() for logits in rounded):
+        raise GraphError(
+            "the graph in half precision gives logits that are not finite: a value exceeds "
+            "65504; nothing is written, convert without --fp16"
+        )
+    exact = verify.run_samples(float_graph, samples)
+    drift = verify.compare_logits(samples, exact, rounded, threshold)
     if not (drift.mean_score_drift <= HALF_MEAN_DRIFT and drift.max_score_drift <= HALF_MAX_DRIFT):
         raise GraphError(
             f"the graph in half precision differs from the float one: score drift "
@@ -145,11 +154,32 @@ def _bound_infinities(graph: onnx.GraphProto) -> None:
     for tensor in tensors:
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        array = numpy_helper.to_array(tensor)
-        if np.isinf(array).any():
-            bounded = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
-            own = numpy_helper.from_array(bounded.astype(np.float32), tensor.name)
-            tensor.CopyFrom(own)
+        bounded = _bound(numpy_helper.to_array(tensor))
+        tensor.CopyFrom(numpy_helper.from_array(bounded, tensor.name))
+
+
+def _bound(array: Floats) -> Floats:
+    """An array whose infinities are as large as constants may be."""
+    is_infinite = np.isinf(array)
+    if not is_infinite.any():
+        return array
+    return np.where(is_infinite, np.sign(array) * np.float32(_LARGEST), array)
+
+
+def _round(array: Floats, data_type: int) -> Array:
+    """A weight of the type that the converter has chosen, as it makes constants."""
+    bounded = _bound(array)
+    if data_type != TensorProto.FLOAT16:
+        return bounded
+    half: Array = convert_np_to_float16(bounded, max_finite_val=_LARGEST)
+    return half
+
+
+def _empty_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Give the converter empty weights: it chooses their types, and would want to read data."""
+    for tensor in graph.initializer:
+        if tensor.name in names:
+            tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, [0], []))
 
 
 def _infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -157,8 +187,7 @@ def _infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
     onnx knows the types of its own operators only; onnxruntime's give floats here.
     """
-    typed = onnx.ModelProto()
-    typed.CopyFrom(model)
+    typed = copy_model(model)
     for place, node in enumerate(typed.graph.node):
         node.name = node.name or f"unnamed.{place}"
         if node.domain:

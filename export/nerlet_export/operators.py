@@ -1,6 +1,8 @@
 """Operators of onnxruntime that tracing would spell out, as functions of torch.
 
-They have no gradient: training attends in its own way (`Encoder.encode_packed`).
+`Linear` and `Lookup` are no operators: they stand in for those until `by_name` puts the weights in.
+
+None has a gradient: training attends in its own way (`Encoder.encode_packed`).
 
 Axes: B texts, T pieces, S pieces attended to, H heads, D width, d = D / H.
 """
@@ -9,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CONTRIB = "com.microsoft"  # the domain of onnxruntime's own operators
+STAND_IN = "nerlet"  # the domain of what stands in for weights
 _Graph = Any  # torch's graph builder
 _UNSEEN = -10_000.0  # added to a score: exp of it is 0
 
@@ -117,6 +121,47 @@ class Cut(torch.autograd.Function):
         """The operator."""
         axes = g.op("Constant", value_t=torch.tensor([axis]))
         return g.op("Slice", x, low, high, axes).setType(x.type().with_sizes([None] * 4))
+
+
+class Linear(torch.autograd.Function):
+    """A linear layer; traced without its weight, which has a name."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, name: str) -> Tensor:  # noqa: ARG004
+        """Multiply x (..., X) by the weight (Y, X): (..., Y)."""
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        """Keep nothing: this form is never trained."""
+
+    @staticmethod
+    def symbolic(g: _Graph, x: Any, weight: Any, bias: Any, name: str) -> Any:  # noqa: ANN401
+        """The stand-in."""
+        inputs = [x] if bias is None else [x, bias]
+        node = g.op(f"{STAND_IN}::Linear", *inputs, weight_s=name)
+        axes = [None] * (x.type().dim() - 1)
+        return node.setType(x.type().with_sizes([*axes, weight.type().sizes()[0]]))
+
+
+class Lookup(torch.autograd.Function):
+    """Rows of a table; traced without the table, which has a name."""
+
+    @staticmethod
+    def forward(ids: Tensor, table: Tensor, name: str) -> Tensor:  # noqa: ARG004
+        """Take the rows of ids (...) from a table (R, D): (..., D)."""
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        """Keep nothing: this form is never trained."""
+
+    @staticmethod
+    def symbolic(g: _Graph, ids: Any, table: Any, name: str) -> Any:  # noqa: ANN401
+        """The stand-in."""
+        node = g.op(f"{STAND_IN}::Lookup", ids, table_s=name)
+        axes = [None] * ids.type().dim()
+        return node.setType(table.type().with_sizes([*axes, table.type().sizes()[1]]))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -17,6 +17,7 @@ A product is onnxruntime's `MatMulIntegerToFloat`, which scales each column as i
 rest are operators of ONNX itself. benchmarks/quantization.py has what else was tried.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nerlet_export.graph import all_nodes
+from nerlet_export.onnx_graph import Array, OnnxGraph, check_graph, copy_model, make_graph
 from nerlet_export.operators import CONTRIB
 
 Floats = NDArray[np.float32]
@@ -76,48 +78,46 @@ _RELU = _Bytes("relu8", zero=0, levels=255)
 _GELU = _Bytes("gelu8", zero=64, levels=191, least=0.51)
 
 
-def quantize_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+def quantize_graph(exact: OnnxGraph) -> OnnxGraph:
     """Quantise a float graph; its signature stays.
 
     Args:
-        model: As `graph.build_graph` makes it; not changed.
+        exact: As `graph.build_graph` makes it; not changed.
 
     Returns:
         The int8 graph.
     """
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    graph = quantised.graph
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    tables = _find_tables(graph, initializers)
-    weights = _find_weights(graph, initializers)
+    model, weights = copy_model(exact.model), dict(exact.weights)
+    graph = model.graph
+    tables = _find_tables(graph, weights)
+    factors = _find_factors(graph, weights)
     rectified = _find_rectified(graph)
     nodes: list[onnx.NodeProto] = []
     scaled: dict[str, _Bytes] = {}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in tables:
             nodes += _look_up_rows(node)
-        elif node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+        elif node.op_type in ("MatMul", "Gemm") and node.input[1] in factors:
             nodes += _multiply_int8(node, scaled, rectified)
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     for name in tables:
-        rows, scales = quantize_rows(numpy_helper.to_array(initializers[name]))
-        _replace(graph, initializers[name], {"rows": rows, "scales": scales})
-    for name, is_transposed in weights.items():
-        array = numpy_helper.to_array(initializers[name])
+        weights[f"{name}.rows"], weights[f"{name}.scales"] = quantize_rows(weights.pop(name))
+    for name, is_transposed in factors.items():
+        array = weights.pop(name)
         values, scales = quantize_columns(array.T if is_transposed else array)
-        _replace(graph, initializers[name], {"int8": values, "scales": scales})
+        weights[f"{name}.int8"], weights[f"{name}.scales"] = values, scales
     for form in dict.fromkeys(scaled.values()):
         graph.initializer.extend(
             numpy_helper.from_array(array, name) for name, array in form.constants().items()
         )
-    known = {entry.domain for entry in quantised.opset_import}
+    known = {entry.domain for entry in model.opset_import}
     if scaled and CONTRIB not in known:
-        quantised.opset_import.append(helper.make_opsetid(CONTRIB, 1))
-    onnx.checker.check_model(quantised)
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    quantised = make_graph(model, weights)
+    check_graph(quantised)
     return quantised
 
 
@@ -130,7 +130,8 @@ def quantize_rows(table: Floats) -> tuple[NDArray[np.int8], Floats]:
     Returns:
         int8 rows (R, D) and scales (R, 1); rows * scales is within half a scale of the table.
     """
-    return _quantize(table, np.abs(table).max(axis=1, keepdims=True) / TABLE_LEVELS)
+    largest = np.maximum(table.max(axis=1, keepdims=True), -table.min(axis=1, keepdims=True))
+    return _quantize(table, largest / TABLE_LEVELS)
 
 
 def quantize_columns(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -153,16 +154,18 @@ def quantize_columns(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 
 def _quantize(array: Floats, scales: Floats) -> tuple[NDArray[np.int8], Floats]:
-    values = np.rint(array / np.where(scales > 0, scales, 1.0))
+    values = array / np.where(scales > 0, scales, 1.0)
+    np.rint(values, out=values)  # not into another array: a table may be half a gigabyte
     return values.astype(np.int8), scales.astype(np.float32)
 
 
-def _find_tables(
-    graph: onnx.GraphProto, initializers: dict[str, onnx.TensorProto]
-) -> frozenset[str]:
+def _find_tables(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> frozenset[str]:
     """Float matrices of many rows whose every use is a lookup of rows."""
-    tables = {name for name, tensor in initializers.items() if _is_float_matrix(tensor)}
-    tables = {name for name in tables if initializers[name].dims[0] >= _LEAST_ROWS}
+    tables = {
+        name
+        for name, array in weights.items()
+        if _is_float_matrix(array) and len(array) >= _LEAST_ROWS
+    }
     tables -= _inner_inputs(graph)
     for node in graph.node:
         for position, name in enumerate(node.input):
@@ -172,25 +175,23 @@ def _find_tables(
     return frozenset(tables)
 
 
-def _find_weights(
-    graph: onnx.GraphProto, initializers: dict[str, onnx.TensorProto]
-) -> dict[str, bool]:
+def _find_factors(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> dict[str, bool]:
     """Float matrices whose every use is the right side of a product: name -> is transposed.
 
     One that is used both ways stays float, as do those of inner graphs, which are not rewritten.
     """
-    weights: dict[str, bool] = {}
+    factors: dict[str, bool] = {}
     other = _inner_inputs(graph)
     for node in graph.node:
         for position, name in enumerate(node.input):
-            if name not in initializers or not _is_float_matrix(initializers[name]):
+            if name not in weights or not _is_float_matrix(weights[name]):
                 continue
             is_transposed = bool(_attribute(node, "transB"))
-            if position == 1 and _is_product(node) and weights.get(name) != (not is_transposed):
-                weights[name] = is_transposed
+            if position == 1 and _is_product(node) and factors.get(name) != (not is_transposed):
+                factors[name] = is_transposed
             else:
                 other.add(name)
-    return {name: flag for name, flag in weights.items() if name not in other}
+    return {name: flag for name, flag in factors.items() if name not in other}
 
 
 def _find_rectified(graph: onnx.GraphProto) -> dict[str, _Bytes]:
@@ -231,8 +232,8 @@ def _is_product(node: onnx.NodeProto) -> bool:
     return node.op_type == "Gemm" and is_plain and not _attribute(node, "transA")
 
 
-def _is_float_matrix(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2
+def _is_float_matrix(array: Array) -> bool:
+    return array.dtype == np.float32 and array.ndim == 2
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float = 0) -> float:
@@ -317,13 +318,3 @@ def _quantize_activation(x: str, form: _Bytes) -> list[onnx.NodeProto]:
         least = [top, f"{form.name}.least"]
         nodes.insert(1, helper.make_node("Max", least, [f"{x}.largest"], f"{x}.floor"))
     return nodes
-
-
-def _replace(
-    graph: onnx.GraphProto, tensor: onnx.TensorProto, parts: dict[str, NDArray[np.generic]]
-) -> None:
-    """Replace an initialiser by its parts, `NAME.PART`."""
-    graph.initializer.remove(tensor)
-    for part, array in parts.items():
-        named = numpy_helper.from_array(np.ascontiguousarray(array), f"{tensor.name}.{part}")
-        graph.initializer.append(named)

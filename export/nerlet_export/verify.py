@@ -37,6 +37,7 @@ from nerlet_export.graph import (
     optional_inputs,
     output_ports,
 )
+from nerlet_export.onnx_graph import OnnxGraph, open_graph
 from nerlet_export.samples import Sample, draw_sample, make_prompt
 from nerlet_export.token_heads import PARTS
 
@@ -166,19 +167,19 @@ def _check_value(value: onnx.ValueInfoProto, dtype: int, axes: tuple[str | int, 
 
 
 def compare_float(
-    checkpoint: Checkpoint, model: onnx.ModelProto, labels: onnx.ModelProto | None = None
+    checkpoint: Checkpoint, graph: OnnxGraph, labels: OnnxGraph | None = None
 ) -> FloatReport:
     """Compare a float graph with PyTorch on ragged batches.
 
     Args:
         checkpoint: The model in PyTorch.
-        model: Its graph.
+        graph: Its float graph.
         labels: The graph that reads labels, where it is a bi-encoder.
 
     Raises:
         GraphError: A logit differs by more than the tolerance, or a shape differs.
     """
-    session = open_whole(model, labels)
+    session = open_whole(graph, labels)
     worst = FloatReport(0.0, FLOAT_ATOL, 0)
     for seed in range(BATCHES):
         sample = draw_sample(checkpoint, seed=seed + 1, size=1 + seed % 5)
@@ -204,7 +205,7 @@ def compare_float(
     return worst
 
 
-def compare_parts(checkpoint: Checkpoint, parts: Mapping[str, onnx.ModelProto]) -> PartsReport:
+def compare_parts(checkpoint: Checkpoint, parts: Mapping[str, OnnxGraph]) -> PartsReport:
     """Compare a model's two float graphs with PyTorch's whole, text by text.
 
     Raises:
@@ -228,7 +229,7 @@ def compare_parts(checkpoint: Checkpoint, parts: Mapping[str, onnx.ModelProto]) 
     return PartsReport(worst, PARTS_ATOL, cells)
 
 
-def open_parts(checkpoint: Checkpoint, parts: Mapping[str, onnx.ModelProto]) -> CachedGraph:
+def open_parts(checkpoint: Checkpoint, parts: Mapping[str, OnnxGraph]) -> CachedGraph:
     """Open a model's two graphs as the runtime does."""
     text, label = (
         Sessions(lambda _, own=parts[name]: open_session(own), Path(name), 1)  # type: ignore[misc]
@@ -246,11 +247,11 @@ def sample_prompt(checkpoint: Checkpoint, sample: Sample) -> tuple[Prompt, Label
 
 def measure_drift(
     checkpoint: Checkpoint,
-    float_graph: onnx.ModelProto,
-    int8_graph: onnx.ModelProto,
+    float_graph: OnnxGraph,
+    int8_graph: OnnxGraph,
     *,
     threshold: float,
-    labels: tuple[onnx.ModelProto, onnx.ModelProto] | None = None,
+    labels: tuple[OnnxGraph, OnnxGraph] | None = None,
 ) -> DriftReport:
     """Measure what quantisation changes, one text a run as the runtime does on the CPU.
 
@@ -263,22 +264,34 @@ def measure_drift(
     """
     samples = [draw_sample(checkpoint, seed=1000 + seed, size=1) for seed in range(8 * BATCHES)]
     float_labels, int8_labels = labels or (None, None)
-    exact, rough = open_whole(float_graph, float_labels), open_whole(int8_graph, int8_labels)
-    return compare_sessions(exact, rough, samples, threshold)
+    exact = run_samples(float_graph, samples, float_labels)
+    rough = run_samples(int8_graph, samples, int8_labels)
+    return compare_logits(samples, exact, rough, threshold)
 
 
-def compare_sessions(
-    float_session: Session,
-    other_session: Session,
+def run_samples(
+    graph: OnnxGraph,
     samples: Sequence[Sample],
+    labels: OnnxGraph | None = None,
+    *,
+    is_optimized: bool = True,
+) -> list[Floats]:
+    """Logits of each sample. The session is closed then: a large graph's takes gigabytes."""
+    session = open_whole(graph, labels, is_optimized=is_optimized)
+    return [run_graph(session, sample.feeds) for sample in samples]
+
+
+def compare_logits(
+    samples: Sequence[Sample],
+    float_logits: Sequence[Floats],
+    other_logits: Sequence[Floats],
     threshold: float,
 ) -> DriftReport:
     """Measure how far scores and entities of one graph are from those of the float one."""
     exact, rough = [], []
     counts = count_matches((), ())
-    for sample in samples:
+    for sample, *logits in zip(samples, float_logits, other_logits, strict=True):
         find = find_spans if sample.is_of_spans else find_token_spans
-        logits = [run_graph(own, sample.feeds) for own in (float_session, other_session)]
         known = known_cells(sample)
         exact.append(logits[0][known])
         rough.append(logits[1][known])
@@ -321,9 +334,7 @@ def _key(span: Span) -> tuple[int, int, int]:
     return span.start, span.end, span.label
 
 
-def open_session(
-    model: onnx.ModelProto | Path, *, is_optimized: bool = True
-) -> ort.InferenceSession:
+def open_session(source: OnnxGraph | Path, *, is_optimized: bool = True) -> ort.InferenceSession:
     """Open a graph on the CPU, quietly."""
     options = ort.SessionOptions()
     if not is_optimized:
@@ -331,13 +342,14 @@ def open_session(
     options.log_severity_level = 3
     options.intra_op_num_threads = count_usable_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    if isinstance(source, OnnxGraph):
+        return open_graph(source, options)
+    return ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def open_whole(model: onnx.ModelProto, labels: onnx.ModelProto | None) -> Session:
+def open_whole(graph: OnnxGraph, labels: OnnxGraph | None, *, is_optimized: bool = True) -> Session:
     """Open a model's graph on the CPU, with that of a bi-encoder's labels before it."""
-    session: Session = open_session(model)
+    session: Session = open_session(graph, is_optimized=is_optimized)
     return session if labels is None else LabelsFirst(open_session(labels), session)
 
 

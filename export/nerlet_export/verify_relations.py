@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from nerlet.scores import sigmoid
 from nerlet_export import verify
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.graph import output_ports
+from nerlet_export.onnx_graph import OnnxGraph
 from nerlet_export.relation_model import RelationModel, find_token_spans
 from nerlet_export.samples import Sample, draw_sample
 
@@ -46,13 +46,13 @@ class RelationReport:
     cells: int
 
 
-def compare_relations(checkpoint: Checkpoint, model: onnx.ModelProto) -> RelationReport:
+def compare_relations(checkpoint: Checkpoint, graph: OnnxGraph) -> RelationReport:
     """Compare a joint model's float graph with PyTorch on ragged batches.
 
     Raises:
         GraphError: Other entities or pairs, or a logit that differs by more than `verify` allows.
     """
-    session = verify.open_session(model)
+    session = verify.open_session(graph)
     names = list(output_ports(checkpoint.model.config))[1:]
     worst, tolerance, pairs, cells = 0.0, verify.FLOAT_ATOL, 0, 0
     for seed in range(verify.BATCHES):

@@ -8,6 +8,7 @@ import torch
 
 from nerlet.examples import Dataset, Example
 from nerlet_export.graph import build_graph
+from nerlet_export.onnx_graph import join_weights
 from nerlet_export.samples import sample_feeds
 from nerlet_export.tiny import make_checkpoint
 from quantization import write
@@ -35,7 +36,7 @@ def texts():
 
 
 def test_smoothing_changes_no_logit_and_halves_what_is_loud(checkpoint, texts):
-    exact = build_graph(checkpoint)
+    exact = join_weights(build_graph(checkpoint))
     activations = read_activations(exact, checkpoint, texts)
     smoothed, divided = smooth(exact, activations)
     changed = [name for name, values in activations.items() if values is not divided[name]]

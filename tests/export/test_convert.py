@@ -28,6 +28,7 @@ from nerlet_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from nerlet_export.cli import main
 from nerlet_export.convert import About, convert
 from nerlet_export.graph import IR_VERSION, OPSET, build_graph
+from nerlet_export.onnx_graph import OnnxGraph, join_weights, make_graph, split_weights
 from nerlet_export.quantize import quantize_columns, quantize_graph, quantize_rows
 from nerlet_export.samples import draw_sample, make_prompt
 from nerlet_export.tiny import ENCODERS, make_checkpoint
@@ -297,14 +298,11 @@ def test_word_shapes_left_out_are_zeros(tmp_path):
     assert np.abs(given - zeros)[known].max() > 0.1
 
 
-def perturbed_graph(checkpoint: Checkpoint) -> onnx.ModelProto:
+def perturbed_graph(checkpoint: Checkpoint) -> OnnxGraph:
     """A graph that has one weight a little off, by 1% of its largest."""
     graph = build_graph(checkpoint)
-    weights = [t for t in graph.graph.initializer if t.data_type == TensorProto.FLOAT and t.dims]
-    tensor = max(weights, key=lambda tensor: np.prod(tensor.dims))
-    array = numpy_helper.to_array(tensor) * np.float32(1.01)
-    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return graph
+    name = max(graph.weights, key=lambda name: graph.weights[name].size)
+    return make_graph(graph.model, {**graph.weights, name: graph.weights[name] * np.float32(1.01)})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -317,13 +315,10 @@ def test_a_graph_that_is_not_the_model_is_not_written(tmp_path, monkeypatch, pre
 
 
 def test_a_graph_of_nans_is_not_written(tmp_path, monkeypatch):
-    def broken(checkpoint: Checkpoint) -> onnx.ModelProto:
+    def broken(checkpoint: Checkpoint) -> OnnxGraph:
         graph = build_graph(checkpoint)
-        for tensor in graph.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2:
-                array = np.full(tensor.dims, np.nan, dtype=np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-        return graph
+        nans = {name: np.full_like(array, np.nan) for name, array in graph.weights.items()}
+        return make_graph(graph.model, nans)
 
     write_checkpoint(tmp_path / "checkpoint", "bert-paper")
     monkeypatch.setattr(convert_module, "build_graph", broken)
@@ -372,7 +367,7 @@ def add_default(graph: onnx.ModelProto) -> None:
 )
 def test_another_signature_is_refused(spoil):
     checkpoint = make_checkpoint("bert")
-    graph = build_graph(checkpoint)
+    graph = build_graph(checkpoint).model
     verify.check_signature(graph, checkpoint.model.config)
     spoil(graph)
     with pytest.raises(GraphError):
@@ -382,9 +377,9 @@ def test_another_signature_is_refused(spoil):
 def test_signature_with_word_shapes_must_have_them():
     shaped, plain = make_checkpoint("bert", word_shapes=True), make_checkpoint("bert")
     with pytest.raises(GraphError, match="optional graph inputs"):
-        verify.check_signature(build_graph(shaped), plain.model.config)
+        verify.check_signature(build_graph(shaped).model, plain.model.config)
     with pytest.raises(GraphError, match="optional graph inputs"):
-        verify.check_signature(build_graph(plain), shaped.model.config)
+        verify.check_signature(build_graph(plain).model, shaped.model.config)
 
 
 def test_quantised_numbers():
@@ -412,7 +407,7 @@ def test_a_row_of_zeros_gives_zeros():
     """Its scale is 0, and the rows beside it lose nothing."""
     x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     x[1] = 0
-    graph = make_shared_graph(is_inner=False)
+    graph = split_weights(make_shared_graph(is_inner=False))
     exact, rough = (
         verify.open_session(own).run(["y"], {"x": x})[0] for own in (graph, quantize_graph(graph))
     )
@@ -422,9 +417,9 @@ def test_a_row_of_zeros_gives_zeros():
 
 def test_quantising_leaves_the_float_graph_alone():
     graph = build_graph(make_checkpoint("deberta-v2"))
-    before = graph.SerializeToString(deterministic=True)
+    before = join_weights(graph).SerializeToString(deterministic=True)
     quantize_graph(graph)
-    assert graph.SerializeToString(deterministic=True) == before
+    assert join_weights(graph).SerializeToString(deterministic=True) == before
 
 
 def float_values(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
@@ -462,10 +457,15 @@ def make_shared_graph(*, is_inner: bool) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("is_inner", [True, False])
 def test_a_weight_that_cannot_be_int8_everywhere_stays_float(is_inner):
-    graph = make_shared_graph(is_inner=is_inner)
+    graph = split_weights(make_shared_graph(is_inner=is_inner))
     quantised = quantize_graph(graph)
     int8_constants = {"int8.step", "int8.zero"}
-    assert set(initializers(quantised)) - {"yes"} == {"W", "V.int8", "V.scales", *int8_constants}
+    assert set(initializers(join_weights(quantised))) - {"yes"} == {
+        "W",
+        "V.int8",
+        "V.scales",
+        *int8_constants,
+    }
     x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     exact, rough = (verify.open_session(own).run(["y"], {"x": x})[0] for own in (graph, quantised))
     np.testing.assert_allclose(rough, exact, atol=0.3)
@@ -511,7 +511,7 @@ def test_what_is_hardly_negative_gets_finer_steps(kind, scale):
     x[0], x[1] = 0, -np.abs(x[1])
     errors = []
     for is_hidden in (False, True):
-        graph = make_rectified_graph(kind, is_hidden=is_hidden)
+        graph = split_weights(make_rectified_graph(kind, is_hidden=is_hidden))
         exact, rough = (
             verify.open_session(own).run(["y"], {"x": x})[0]
             for own in (graph, quantize_graph(graph))
@@ -567,6 +567,19 @@ def test_differences_and_drift_are_printed(tmp_path, caplog):
     assert "entity agreement F1" in printed
 
 
+@pytest.mark.parametrize("fp16", [False, True])
+def test_each_step_is_announced(tmp_path, caplog, fp16):
+    write_checkpoint(tmp_path / "checkpoint", "bert-isolated")
+    with caplog.at_level(logging.INFO, logger="nerlet_export"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle", fp16=fp16)
+    steps = ("reading", "tracing", "comparing", "quantising", "measuring", "halving", "writing")
+    first = [message.split()[0] for message in caplog.messages]
+    announced = [word for word in first if word in steps]
+    halving = ["halving", "measuring"] if fp16 else []
+    expected = ["reading", "tracing", "comparing", "tracing", "quantising", "measuring"]
+    assert announced == [*expected, *halving, "writing"]
+
+
 def test_an_unknown_precision(tmp_path):
     with pytest.raises(InputError, match="precision is 'fp16', expected 'fp32' or 'int8'"):
         convert(tmp_path, tmp_path / "bundle", precision="fp16")
@@ -604,11 +617,20 @@ def test_command_converts_to_int8_by_default(tmp_path):
     assert (manifest.precision, manifest.license) == ("int8", "MIT")
 
 
+def test_command_prints_its_own_lines_and_no_librarys(tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", "bert-paper")
+    done = run_command("convert", tmp_path / "checkpoint", tmp_path / "bundle", "--fp16")
+    assert done.returncode == 0, done.stderr
+    assert "halving to fp16" in done.stderr
+    assert len(done.stderr.splitlines()) <= 12
+
+
 def test_command_says_what_is_wrong_in_one_line(tmp_path):
     done = run_command("convert", tmp_path, tmp_path / "bundle")
     assert done.returncode == 2
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    step, line = done.stderr.splitlines()
+    assert step == f"reading {tmp_path}"
     assert line.startswith("nerlet-export: ")
     assert "gliner_config.json" in line
     assert not (tmp_path / "bundle").exists()

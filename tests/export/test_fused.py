@@ -93,7 +93,7 @@ def test_a_deberta_with_one_position_term_stays_as_it_is():
 def test_attention_is_one_operator(encoder):
     checkpoint = model_of(encoder)
     graph = build_graph(checkpoint)
-    kinds = [node.op_type for node in graph.graph.node]
+    kinds = [node.op_type for node in graph.model.graph.node]
     assert kinds.count("MultiHeadAttention") == 2
     assert "Softmax" not in kinds
     assert open_session(graph).get_providers() == ["CPUExecutionProvider"]

@@ -21,6 +21,13 @@ from nerlet_export.cli import main
 from nerlet_export.convert import convert
 from nerlet_export.graph import build_graph
 from nerlet_export.half import HALF_MEAN_DRIFT, check_half, halve_graph, round_graph
+from nerlet_export.onnx_graph import (
+    OnnxGraph,
+    check_graph,
+    join_weights,
+    make_graph,
+    split_weights,
+)
 from nerlet_export.samples import draw_sample
 from nerlet_export.tiny import ENCODERS, make_checkpoint
 
@@ -46,8 +53,9 @@ def graphs(request):
     return checkpoint, graph, halve_graph(graph)
 
 
-def arrays(model: onnx.ModelProto) -> list[np.ndarray]:
+def arrays(graph: OnnxGraph) -> list[np.ndarray]:
     """All constants of a graph."""
+    model = join_weights(graph)
     tensors = list(model.graph.initializer)
     tensors += [own.t for node in model.graph.node for own in node.attribute if own.HasField("t")]
     return [numpy_helper.to_array(tensor) for tensor in tensors]
@@ -55,8 +63,8 @@ def arrays(model: onnx.ModelProto) -> list[np.ndarray]:
 
 def test_the_signature_is_the_references(graphs):
     checkpoint, _, half = graphs
-    verify.check_signature(half, checkpoint.model.config)
-    onnx.checker.check_model(half)
+    verify.check_signature(half.model, checkpoint.model.config)
+    check_graph(half)
     assert verify.open_session(half).get_outputs()[0].type == "tensor(float)"
 
 
@@ -73,23 +81,24 @@ def test_scores_are_near_those_of_the_float_graph(graphs):
 def test_weights_are_float16_and_no_constant_overflows(graphs):
     _, graph, half = graphs
     matrices = [own for own in arrays(half) if own.dtype.kind == "f" and own.ndim > 1]
-    recurrent = {
-        name for node in half.graph.node if node.op_type == "LSTM" for name in node.input
-    } & {tensor.name for tensor in half.graph.initializer}
+    nodes = half.model.graph.node
+    recurrent = {name for node in nodes if node.op_type == "LSTM" for name in node.input}
+    recurrent &= half.weights.keys()
     singles = [own for own in matrices if own.dtype == np.float32]
-    waves = [node for node in half.graph.node if node.op_type == "Cos"]
+    waves = [node for node in nodes if node.op_type == "Cos"]
     assert len(singles) <= len(recurrent) + len(waves)  # whose frequencies make angles
     assert len(matrices) > 10
     floats = [own for own in arrays(half) if own.dtype.kind == "f" and own.size]
     assert max(np.abs(own).max() for own in floats) <= 10_000
-    assert len(half.SerializeToString()) < len(graph.SerializeToString())
+    sizes = [sum(own.nbytes for own in each.weights.values()) for each in (half, graph)]
+    assert sizes[0] < sizes[1]
 
 
 def test_halving_leaves_the_float_graph_alone(graphs):
     _, graph, _ = graphs
-    before = graph.SerializeToString(deterministic=True)
+    before = join_weights(graph).SerializeToString(deterministic=True)
     halve_graph(graph)
-    assert graph.SerializeToString(deterministic=True) == before
+    assert join_weights(graph).SerializeToString(deterministic=True) == before
 
 
 def test_norms_and_what_becomes_a_whole_number_stay_float32():
@@ -107,18 +116,19 @@ def test_norms_and_what_becomes_a_whole_number_stay_float32():
             y = Mul (normed, eight)
         }"""
     )
-    half = halve_graph(model)
-    inferred = onnx.shape_inference.infer_shapes(half)
+    exact = split_weights(model)
+    half = halve_graph(exact)
+    inferred = onnx.shape_inference.infer_shapes(half.model)
     types = {own.name: own.type.tensor_type.elem_type for own in inferred.graph.value_info}
     assert {types[name] for name in ("far", "log", "steps")} == {TensorProto.FLOAT}
     assert types["wide"] == TensorProto.FLOAT16
-    (norm,) = [node for node in half.graph.node if node.op_type == "LayerNormalization"]
+    (norm,) = [node for node in half.model.graph.node if node.op_type == "LayerNormalization"]
     assert types[norm.input[0]] == types[norm.output[0]] == TensorProto.FLOAT
     places = np.arange(1, 3000)
     feeds = {"places": places, "x": np.ones((2999, 4), np.float32), "scale": np.ones(4, np.float32)}
     found, expected = (
         verify.open_session(own, is_optimized=False).run(["bucket"], feeds)[0]
-        for own in (round_graph(half), model)
+        for own in (round_graph(half), exact)
     )
     assert found.tolist() == expected.tolist()
 
@@ -128,10 +138,11 @@ def test_a_cpu_rounds_between_nodes_only_where_it_is_made_to():
         """<ir_version: 8, opset_import: ["" : 17]>
         own (float16[n] x) => (float[n] y) { square = Mul (x, x)  y = Cast <to = 1> (square) }"""
     )
+    graph = split_weights(model)
     feeds = {"x": np.array([300, 2], np.float16)}
     found = [
         verify.open_session(own, is_optimized=False).run(["y"], feeds)[0].tolist()
-        for own in (model, round_graph(model))
+        for own in (graph, round_graph(graph))
     ]
     assert found == [[90000, 4], [np.inf, 4]]
 
@@ -161,11 +172,12 @@ def test_a_value_that_overflows_is_an_error_and_nothing_is_written(tmp_path):
 def test_large_drift_is_an_error_and_nothing_is_written(tmp_path, monkeypatch):
     def perturbed(graph):
         half = halve_graph(graph)
-        for tensor in half.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT16 and len(tensor.dims) == 2:
-                array = numpy_helper.to_array(tensor) * np.float16(1.1)
-                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-        return half
+        louder = {
+            name: array * np.float16(1.1)
+            for name, array in half.weights.items()
+            if array.dtype == np.float16 and array.ndim == 2
+        }
+        return make_graph(half.model, {**half.weights, **louder})
 
     monkeypatch.setattr(convert_module, "halve_graph", perturbed)
     save_checkpoint(tmp_path / "checkpoint", make_checkpoint("bert"))

@@ -1,16 +1,15 @@
 """Span heads alone: folded, they give what the reference's layers give, whatever the padding."""
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from gliner.modeling.span_rep import SpanRepLayer
-from onnx import numpy_helper
 from torch import Tensor
 
 from nerlet_export.config import ModelConfig
 from nerlet_export.graph import build_graph
 from nerlet_export.heads import HEADS
+from nerlet_export.onnx_graph import OnnxGraph
 from nerlet_export.predict import TorchPredictor
 from nerlet_export.quantize import quantize_graph
 from nerlet_export.samples import draw_sample
@@ -99,14 +98,13 @@ def test_pytorch_predicts_a_text_the_same_among_others(mode):
     assert together[0]
 
 
-def float_matrices(graph: onnx.ModelProto) -> list[str]:
+def float_matrices(graph: OnnxGraph) -> list[str]:
     """Constant float matrices that a product reads."""
     weights = {
-        tensor.name
-        for tensor in graph.graph.initializer
-        if numpy_helper.to_array(tensor).dtype == np.float32 and len(tensor.dims) > 1
+        name for name, own in graph.weights.items() if own.dtype == np.float32 and own.ndim > 1
     }
-    products = [node for node in graph.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+    nodes = graph.model.graph.node
+    products = [node for node in nodes if node.op_type in ("MatMul", "Gemm", "Conv")]
     return [name for node in products for name in node.input[1:] if name in weights]
 
 
