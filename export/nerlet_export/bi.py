@@ -26,22 +26,6 @@ PIECES_INPUTS = ("labels_input_ids", "labels_attention_mask")
 LABELS_INPUT = "labels_embeddings"
 
 
-class BiSpanHeads(Heads):
-    """Heads of spans whose LSTM is stored, and never runs."""
-
-    def read_words(self, words: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
-        """Leave words (B, L, D) as they are."""
-        return words
-
-
-class BiTokenHeads(TokenHeads):
-    """Heads of words whose LSTM is stored, and never runs."""
-
-    def read_words(self, words: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
-        """Leave words (B, L, D) as they are."""
-        return words
-
-
 class BiModel(Model):
     """Two encoders, and what may mix words and labels above them; heads are the kinds' own."""
 
@@ -122,7 +106,7 @@ class BiSpanModel(BiModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.heads = BiSpanHeads(config)
+        self.heads = Heads(config)
 
     def forward(
         self,
@@ -160,7 +144,7 @@ class BiTokenModel(BiModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.heads = BiTokenHeads(config)
+        self.heads = TokenHeads(config)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """Is the bundle as good as PyTorch? F1, agreement and drift of scores on labelled texts."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +10,14 @@ from nerlet.decode import Span
 from nerlet.errors import GraphError
 from nerlet.evaluate import Counts, Predict, average_f1, count_matches, evaluate
 from nerlet.examples import list_datasets, read_dataset
-from nerlet_export.bi_predict import BiPredictor
 from nerlet_export.checkpoint import Checkpoint
-from nerlet_export.predict import TokenPredictor, TorchPredictor
+from nerlet_export.predict import SentencePredictor, TorchPredictor
 
 logger = logging.getLogger(__name__)
 
 MAX_F1_LOSS = 0.5  # points of average F1 that a bundle may lose against PyTorch
 _FLOAT_REMEDY = "its weights are PyTorch's own, so this is a fault of nerlet: please report it"
 
-_PREDICTORS: dict[str, Callable[..., Predict]] = {"span": TorchPredictor, "token": TokenPredictor}
 Place = tuple[int, int, int, int]  # sentence, start, end, label
 
 
@@ -60,7 +58,8 @@ def compare_on_data(
     Raises:
         GraphError: The bundle loses more than `MAX_F1_LOSS` points of average F1.
     """
-    predictor = _PREDICTORS.get(checkpoint.model.config.architecture, BiPredictor)
+    is_span = checkpoint.model.config.architecture == "span"
+    predictor = TorchPredictor if is_span else SentencePredictor
     exact = _Recorder(predictor(checkpoint, threshold=threshold))
     model = nerlet.load(bundle)
     rough = _Recorder(

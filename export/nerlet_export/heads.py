@@ -45,11 +45,15 @@ HEADS: dict[str, type[SpanHead]] = {
 
 
 class WordReader(nn.Module):
-    """What reads the words between the encoder and the head: an LSTM, or nothing."""
+    """What reads the words between the encoder and the head: an LSTM, or nothing.
+
+    The reference's bi-encoders store an LSTM, and never run it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         D = config.hidden_size
+        self._runs = not config.is_bi
         self.rnn: nn.LSTM | None = None
         if config.num_rnn_layers > 0:
             self.rnn = nn.LSTM(
@@ -57,8 +61,8 @@ class WordReader(nn.Module):
             )
 
     def read_words(self, words: Tensor, lengths: Tensor) -> Tensor:
-        """Run the LSTM, where the model has one, over words (B, L, D) of `lengths` (B,)."""
-        if self.rnn is None:
+        """Run the LSTM, where the model runs one, over words (B, L, D) of `lengths` (B,)."""
+        if self.rnn is None or not self._runs:
             return words
         packed = nn.utils.rnn.pack_padded_sequence(
             words, lengths.cpu(), batch_first=True, enforce_sorted=False

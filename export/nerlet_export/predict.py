@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nerlet.batch import make_batch as make_tensors
 from nerlet.bundle import find_positions
 from nerlet.decode import Span, select_spans
 from nerlet.entities import to_given_words
+from nerlet.label_encoder import pad_pieces
 from nerlet.prompt import build_prompt, count_fitting
 from nerlet.scores import find_candidates
 from nerlet.token_scores import find_token_candidates
@@ -84,8 +86,8 @@ class TorchPredictor:
         return found
 
 
-class TokenPredictor:
-    """The same of a token-level model, one sentence after the other."""
+class SentencePredictor:
+    """The same of a token-level model or a bi-encoder, one sentence after the other."""
 
     def __init__(self, checkpoint: Checkpoint, *, threshold: float, nested: bool = False) -> None:
         self._checkpoint = checkpoint
@@ -98,14 +100,24 @@ class TokenPredictor:
         self, sentences: Sequence[Sequence[str]], labels: Sequence[str]
     ) -> list[list[Span]]:
         """Find the spans of each sentence, as far as the model takes it."""
-        pieces = self._encoder.encode_units(list(dict.fromkeys(labels)))
-        return [self._find(words, pieces) if words else [] for words in sentences]
+        own, is_bi = list(dict.fromkeys(labels)), self._checkpoint.model.config.is_bi
+        prompted = () if is_bi else self._encoder.encode_units(own)
+        beside = self._embed(own) if is_bi else {}
+        return [self._find(words, prompted, beside) if words else [] for words in sentences]
 
-    def _find(self, words: Sequence[str], labels: Sequence[Sequence[int]]) -> list[Span]:
+    def _embed(self, labels: Sequence[str]) -> dict[str, Tensor]:
+        """What a bi-encoder scores texts beside."""
+        pieces = pad_pieces(self._checkpoint.label_pieces.encode(labels))
+        tensors = {name: torch.from_numpy(array) for name, array in pieces.items()}
+        return self._checkpoint.bi_model.prepare(tensors)
+
+    def _find(
+        self, words: Sequence[str], prompted: Sequence[Sequence[int]], beside: dict[str, Tensor]
+    ) -> list[Span]:
         config = self._checkpoint.model.config
         prompt = build_prompt(
             self._encoder,
-            labels,
+            prompted,
             self._encoder.encode_units(list(words)),
             max_len=config.max_len,
             max_positions=find_positions(config.encoder, self._checkpoint.tokenizer_config),
@@ -113,10 +125,11 @@ class TokenPredictor:
         )
         if not len(prompt.kept_words):
             return []
-        feeds = make_tensors([prompt], None, word_shapes=config.word_shapes)
+        feeds = make_tensors([prompt], config.span_width, word_shapes=config.word_shapes)
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        logits = self._checkpoint.model(**tensors)[0].numpy()  # (L, C, 3)
-        found = find_token_candidates(logits, threshold=self._threshold)
+        logits = self._checkpoint.model(**tensors, **beside)[0].numpy()  # (L, K, C) or (L, C, 3)
+        find = find_token_candidates if config.is_token_level else find_candidates
+        found = find(logits, threshold=self._threshold)
         spans = select_spans(found, nested=self._nested, multi_label=False)
         return to_given_words(spans, prompt.kept_words)
 

@@ -376,12 +376,19 @@ def run_graph(session: Session, feeds: Mapping[str, Tensor]) -> Floats:
 
 
 def run_torch(checkpoint: Checkpoint, feeds: Mapping[str, Tensor]) -> Floats:
-    """The same from PyTorch; of a joint model they are the first of its outputs."""
+    """The same from PyTorch."""
+    logits: Floats = run_torch_whole(checkpoint, feeds)[0]
+    return logits
+
+
+def run_torch_whole(
+    checkpoint: Checkpoint, feeds: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """All outputs of PyTorch: a joint model has more than logits."""
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
         found = checkpoint.model(**checkpoint.model.prepare(tensors))
-    logits: Floats = (found[0] if isinstance(found, tuple) else found).numpy()
-    return logits
+    return [own.numpy() for own in (found if isinstance(found, tuple) else (found,))]
 
 
 def known_cells(sample: Sample) -> NDArray[np.bool_]:

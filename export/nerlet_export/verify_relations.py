@@ -7,7 +7,6 @@ model finds in drawn texts, and where no score is near: what is chosen is then n
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ def compare_relations(checkpoint: Checkpoint, graph: OnnxGraph) -> RelationRepor
     for seed in range(verify.BATCHES):
         sample = draw_sample(checkpoint, seed=seed + 1, size=1 + seed % 3)
         feeds = _choose_thresholds(checkpoint, sample)
-        expected = dict(zip(names, _run_torch(checkpoint, feeds)[1:], strict=True))
+        expected = dict(zip(names, verify.run_torch_whole(checkpoint, feeds)[1:], strict=True))
         found = dict(zip(names, session.run(names, feeds), strict=True))
         for name in ("rel_idx", "rel_mask", "entity_spans"):
             if not np.array_equal(found[name], expected[name]):
@@ -88,7 +87,7 @@ def compare_relations(checkpoint: Checkpoint, graph: OnnxGraph) -> RelationRepor
 def _choose_thresholds(checkpoint: Checkpoint, sample: Sample) -> Feeds:
     """The tensors of a sample with thresholds that choose some entities and pairs."""
     feeds: Feeds = {**sample.feeds}
-    logits = _run_torch(checkpoint, feeds)[0]
+    logits = verify.run_torch_whole(checkpoint, feeds)[0]
     scores = sigmoid(logits)
     if sample.is_of_spans:
         scores = scores.max(-1)[sample.feeds["span_mask"].reshape(scores.shape[:3]) > 0]
@@ -150,10 +149,3 @@ def _known_relations(sample: Sample, is_pair: NDArray[np.bool_]) -> NDArray[np.b
     is_relation = np.arange(counts.max()) < counts[:, None]  # (B, R)
     known: NDArray[np.bool_] = is_pair[:, :, None] & is_relation[:, None]
     return known
-
-
-def _run_torch(checkpoint: Checkpoint, feeds: Feeds) -> list[NDArray[Any]]:
-    """All outputs of PyTorch."""
-    with torch.inference_mode():
-        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        return [own.numpy() for own in checkpoint.model(**tensors)]
