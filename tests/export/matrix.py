@@ -1,7 +1,7 @@
-"""Kinds of models over encoders: what of the reference's is converted and compared, cell by cell.
+"""Span modes and bi-encoders over encoders: what every run of the tests compares, cell by cell.
 
-`STATUS` is the one record of it; test_span_modes.py and test_every_kind.py hold every cell of it to
-what it says, and models_page.py writes docs/models.md from what they found.
+test_span_modes.py holds each cell of `STATUS` to what it says, test_bi_encoder.py each of
+`BI_STATUS`. All kinds over all encoders are test_every_kind.py's.
 """
 
 from nerlet_export.config import SPAN_MODES as ALL_MODES
@@ -31,7 +31,7 @@ STATUS: dict[Cell, str] = {
 }
 CELLS = [cell for cell, status in STATUS.items() if status == VERIFIED]
 
-# Bi-encoders: what scores, over the encoder of texts; test_bi_encoder.py holds each cell to it.
+# Bi-encoders: what scores, over the encoder of texts.
 # "fused": with post_fusion_schema. The encoder of labels is another family's in every cell.
 BI_ENCODERS = ("bert", "deberta-v2", "roberta", "modernbert")
 BI_STATUS: dict[Cell, str] = {
