@@ -45,7 +45,7 @@ class BiGraph:
         text: Scores texts beside labels.
         files: Of the model.
         encoder: Reads labels; None: there is none, or the text's graph does it.
-        embeddings_input: Name of the text's graph for embeddings of labels; None: it takes their
+        embeddings_input: Name of the text's graph for embeddings of labels; empty: it takes their
             pieces.
         has_word_shapes: Never.
     """
@@ -53,24 +53,29 @@ class BiGraph:
     has_word_shapes = False
 
     def __init__(
-        self, text: Graph | TokenGraph, files: LabelFiles, encoder: LabelEncoder | None
+        self,
+        text: Graph | TokenGraph,
+        files: LabelFiles,
+        embeddings_input: str,
+        encoder: LabelEncoder | None,
     ) -> None:
         """Join the parts.
 
         Args:
             text: Of the one signature or the other.
             files: Of the model.
-            encoder: Where the model has one.
+            embeddings_input: What `find_embeddings_input` gives for the text's graph.
+            encoder: Where the model has one; only of a graph that takes embeddings.
 
         Raises:
             BundleError: Labels are read here, and there is no tokenizer for them.
         """
         self.text = text
         self.encoder = encoder
-        self.embeddings_input = find_embeddings_input(text.sessions)
+        self.embeddings_input = embeddings_input
         self.files = files
         self._tokenizer: LabelTokenizer | None = None
-        if encoder is not None or self.embeddings_input is None:
+        if encoder is not None or not embeddings_input:
             self._tokenizer = LabelTokenizer(files.needed_tokenizer, files.max_positions)
 
     @property
@@ -124,8 +129,8 @@ class BiGraph:
             feeds = make_batch([prompts[place] for place in places])
             own_limits = [limits[place] for place in places]
             own = labels[places[0]]
-            if self.embeddings_input and isinstance(own, tuple):
-                own = self._embed(own)
+            if self.encoder is not None and isinstance(own, tuple):
+                own = self.encoder.embed(own)
             cuts = self._cut(len(own), feeds["text_lengths"])
             parts = [
                 self._find_part(
@@ -140,15 +145,10 @@ class BiGraph:
                 found[place] = _join(own_parts, [begin for begin, _ in cuts])
         return found
 
-    def _embed(self, labels: LabelPieces) -> Floats:
-        if self.encoder is None:
-            raise InputError(f"labels: expected their embeddings; {BUNDLE}")
-        return self.encoder.embed(labels)
-
     def _label_feeds(self, labels: LabelPieces | Floats) -> dict[str, Tensor]:
         if isinstance(labels, tuple):
             return pad_pieces(labels)
-        return {self.embeddings_input or "": labels}
+        return {self.embeddings_input: labels}
 
     def _cut(self, count: int, lengths: Tensor) -> list[tuple[int, int]]:
         """Ranges of labels that run at once: all, or as many as memory is meant for."""
@@ -202,7 +202,7 @@ def open_bi_graph(bundle: Bundle, files: LabelFiles, sessions: Sessions) -> BiGr
     """
     name = find_embeddings_input(sessions)
     probe: dict[str, Tensor] = pad_pieces([(0,)])
-    if name is not None:
+    if name:
         probe = {name: np.zeros((1, files.width), dtype=np.float32)}
     text: Graph | TokenGraph
     if bundle.architecture == "bi_token":
@@ -210,16 +210,16 @@ def open_bi_graph(bundle: Bundle, files: LabelFiles, sessions: Sessions) -> BiGr
     else:
         text = Graph(sessions, bundle.max_width, open_selector(sessions), probe)
     encoder = None
-    if name is not None and files.encoder_path is not None:
+    if name and files.encoder_path is not None:
         own = open_sessions(files.encoder_path, threads=1)
         encoder = LabelEncoder(own, files.width, threads=sessions.threads)
-    return BiGraph(text, files, encoder)
+    return BiGraph(text, files, name, encoder)
 
 
-def find_embeddings_input(sessions: Sessions) -> str | None:
-    """Return the name by which a graph takes embeddings of labels; None where it does not."""
+def find_embeddings_input(sessions: Sessions) -> str:
+    """Return the name by which a graph takes embeddings of labels; empty where it does not."""
     names = {arg.name for arg in sessions.main.get_inputs()}
-    return next((name for name in _EMBEDDINGS if name in names), None)
+    return next((name for name in _EMBEDDINGS if name in names), "")
 
 
 def _join(parts: Sequence[Found], first_labels: Sequence[int]) -> Found:
