@@ -22,10 +22,8 @@ from nerlet.graph import Graph, TokenGraph
 from nerlet.label_encoder import LabelEncoder, LabelPieces, LabelTokenizer, pad_pieces
 from nerlet.label_files import LabelFiles
 from nerlet.prompt import Prompt
-from nerlet.scores import find_candidates
 from nerlet.selection import open_selector
 from nerlet.sessions import Sessions, open_sessions
-from nerlet.token_scores import find_token_candidates
 
 Floats = NDArray[np.float32]
 Found = tuple[Candidates, Floats | None]
@@ -176,15 +174,13 @@ class BiGraph:
             thresholds = [own.astype(np.float32) for own in limits]
             on_device = graph.run_to_candidates(graph.selector, feeds, thresholds)
             return [(own, None) for own in on_device]
-        is_span = isinstance(graph, Graph)
-        find = find_candidates if is_span else find_token_candidates
         lengths = feeds["text_lengths"][:, 0].tolist()
         found: list[Found] = []
         for row, words, limit in zip(
             graph.run(feeds, count, one_thread=one_thread), lengths, limits, strict=True
         ):
-            own = graph.cut_padding(row, words, count)
-            found.append((find(own, threshold=limit), own if with_logits and is_span else None))
+            own, logits = graph.find_spans(graph.cut_padding(row, words, count), limit)
+            found.append((own, logits if with_logits else None))
         return found
 
 

@@ -24,9 +24,7 @@ from nerlet.decode import Candidates
 from nerlet.graph import THRESHOLDS, Graph, TokenGraph
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
 from nerlet.schedule import run_in_groups, run_in_order
-from nerlet.scores import find_candidates
 from nerlet.selection import Selector
-from nerlet.token_scores import find_token_candidates
 from nerlet.words import Word, word_shape
 
 Source = TypeVar("Source", str, list[str])
@@ -272,20 +270,13 @@ class Scorer:
                 else graph.no_logits(len(own))
                 for prompt, own in zip(prompts, labels, strict=True)
             ]
-        elif isinstance(graph, TokenGraph):
-            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
-            return [
-                (find_token_candidates(logits, threshold=own), None)
-                for logits, own in zip(all_logits, limits, strict=True)
-            ]
-        elif graph.selector is None or run.with_logits:
-            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
-        else:
+        elif isinstance(graph, Graph) and graph.selector is not None and not run.with_logits:
             found = self._run_on_device(graph, graph.selector, prompts, limits)
             return [(own, None) for own in found]
+        else:
+            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
         return [
-            (find_candidates(logits, threshold=own), logits)
-            for logits, own in zip(all_logits, limits, strict=True)
+            graph.find_spans(logits, own) for logits, own in zip(all_logits, limits, strict=True)
         ]
 
     def _run_whole(
