@@ -56,12 +56,15 @@ class RelationGLiNER(GLiNER):
         **others: Any,  # noqa: ANN401  # passed on to inference
     ) -> list[Entity]:
         """Find the entities of one text; arguments and errors as in `inference`."""
-        others["return_class_probs"] = return_class_probs
+        others |= {
+            "flat_ner": flat_ner,
+            "threshold": threshold,
+            "multi_label": multi_label,
+            "return_class_probs": return_class_probs,
+        }
         if others.get("relations") is None:
-            given = (flat_ner, threshold, multi_label)
-            return super().predict_entities(text, labels, *given, **others)
-        others |= {"flat_ner": flat_ner, "threshold": threshold, "multi_label": multi_label}
-        return self._relate([text], labels, **others)[0][0]
+            return super().predict_entities(text, labels, **others)
+        return self.predict_relations(text, labels, **others)[0]
 
     def predict_relations(  # type: ignore[override]  # the base class takes whatever it refuses
         self,
