@@ -20,7 +20,6 @@ from nerlet.arguments import (
     refuse_unknown,
 )
 from nerlet.entities import Entity
-from nerlet.errors import GraphError
 from nerlet.model import GLiNER, choose_spans, name_spans
 from nerlet.relation_arguments import (
     Relations,
@@ -28,7 +27,7 @@ from nerlet.relation_arguments import (
     no_relations,
     read_relation_tasks,
 )
-from nerlet.relation_graph import explain_frozen
+from nerlet.relation_graph import explaining_frozen
 from nerlet.relation_scoring import RelatedText, RelationScorer
 from nerlet.relations import Relation, to_relations
 
@@ -175,7 +174,8 @@ class RelationGLiNER(GLiNER):
             **unknown,
         }
         if relations is None:
-            return self._find_entities(texts, labels, given)
+            with explaining_frozen(self._scorer.graph.sessions):
+                return super().inference(texts, labels, **given)
         both = self._relate(
             texts,
             labels,
@@ -188,18 +188,6 @@ class RelationGLiNER(GLiNER):
 
     # The reference's older name
     batch_predict_entities = inference  # type: ignore[assignment]
-
-    def _find_entities(
-        self, texts: str | Iterable[str], labels: Labels, given: dict[str, Any]
-    ) -> list[list[Entity]]:
-        """Find entities alone, as other models do."""
-        try:
-            return super().inference(texts, labels, **given)
-        except GraphError as error:
-            frozen = explain_frozen(self._scorer.graph.sessions)
-            if not frozen:
-                raise
-            raise GraphError(f"{error}; {frozen}") from error
 
     def _relate(
         self,
