@@ -215,10 +215,22 @@ class GLiNER:
         if unknown.get("relations"):
             raise no_relations(self.bundle)
         refuse_unknown({"packing_config": packing_config, **unknown})
-        checked, own = read_texts(texts), self.own_thresholds
-        choices = (labels, threshold, own, multi_label, input_spans)
-        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         return self._find_all(checked, tasks, batch_size, return_class_probs=return_class_probs)
+
+    def _read(
+        self,
+        texts: object,
+        labels: object,
+        flat_ner: object,
+        threshold: object,
+        multi_label: object,
+        input_spans: object,
+    ) -> tuple[list[str], list[Task]]:
+        """Return texts and what to find in each; arguments and errors as in `inference`."""
+        checked = read_texts(texts)
+        choices = (labels, threshold, self.own_thresholds, multi_label, input_spans)
+        return checked, read_tasks(len(checked), *choices, flat_ner=flat_ner)
 
     def _find_all(
         self,
@@ -313,9 +325,7 @@ class GLiNER:
             InputError: As in `inference`, or the model takes no embeddings, or not these.
         """
         refuse_unknown({"packing_config": packing_config, **unknown})
-        checked, own = read_texts(texts), self.own_thresholds
-        choices = (labels, threshold, own, multi_label, input_spans)
-        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         graph = expect_bi_encoder(self._scorer.graph, "batch_predict_with_embeds")
         embeddings = check_embeddings(graph, labels_embeddings, [task.labels for task in tasks])
         return self._find_all(

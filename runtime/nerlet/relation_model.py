@@ -15,8 +15,6 @@ from nerlet.arguments import (
     OneThreshold,
     Threshold,
     read_count,
-    read_tasks,
-    read_texts,
     refuse_unknown,
 )
 from nerlet.entities import Entity
@@ -208,10 +206,7 @@ class RelationGLiNER(GLiNER):
         """Find the entities and the relations of many texts; arguments as in `inference`."""
         refuse_unknown(unknown)
         read_count("batch_size", batch_size, default=1)
-        checked, own = read_texts(texts), self.own_thresholds
-        tasks = read_tasks(
-            len(checked), labels, threshold, own, multi_label, input_spans, flat_ner=flat_ner
-        )
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
         items = map(RelatedText, checked, tasks, asked)
         threads = self._scorer.count_threads(len(checked)) if self.device == "cpu" else 1
