@@ -18,7 +18,7 @@ from nerlet.arguments import (
     refuse_unknown,
 )
 from nerlet.entities import Entity
-from nerlet.model import GLiNER, choose_spans, name_spans
+from nerlet.model import GLiNER
 from nerlet.relation_arguments import (
     Relations,
     RelationThreshold,
@@ -28,6 +28,7 @@ from nerlet.relation_arguments import (
 from nerlet.relation_graph import explaining_frozen
 from nerlet.relation_scoring import RelatedText, RelationScorer
 from nerlet.relations import Relation, to_relations
+from nerlet.results import choose_spans, name_spans
 
 Both = tuple[list[list[Entity]], list[list[Relation]]]
 
