@@ -1,8 +1,9 @@
 """Texts and labels to candidates, for one text or many; each step is a file of its own.
 
-text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph or cached-> logits -> Candidates
+text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph, cached or bi_graph-> Candidates
 
-The last step is `scores`, or on a GPU `selection`, in its memory.
+A graph's logits become candidates by `scores` or `token_scores`, as it has them, or on a GPU by
+`selection`, in its memory.
 
 Axis letters: L words, K max width, C labels.
 """
@@ -45,7 +46,8 @@ class Scored:
         kept_words: Indices of the L words that the graph saw.
         lost_words: How many were cut from the end.
         found: The spans above the thresholds, over the kept words.
-        logits: (L, K, C); None where they stayed on a device, or are a token-level model's.
+        logits: (L, K, C); None where they stayed on a device, are a token-level model's, or a
+            bi-encoder was not asked for them.
     """
 
     words: Sequence[Word]
@@ -81,7 +83,7 @@ class _Run:
     threads: int
     size: int
     with_logits: bool
-    embeddings: Logits | None = None
+    embeddings: NDArray[np.float32] | None = None
 
 
 class Scorer:
@@ -121,7 +123,7 @@ class Scorer:
         pieces = self.encoder.encode_labels(
             labels.prompts, bundle.max_positions, is_isolated=bundle.is_isolated
         )
-        return tuple(map(tuple, pieces))
+        return tuple(pieces)
 
     def score_all(
         self,
@@ -131,7 +133,7 @@ class Scorer:
         batch_size: int | None,
         *,
         with_logits: bool = False,
-        embeddings: Logits | None = None,
+        embeddings: NDArray[np.float32] | None = None,
     ) -> Iterator[tuple[Source, Task, Scored | None]]:
         """Score texts that are all there; labels are checked first, and of cuts it warns last.
 
