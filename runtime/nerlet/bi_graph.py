@@ -22,10 +22,8 @@ from nerlet.graph import Graph, TokenGraph
 from nerlet.label_encoder import LabelEncoder, LabelPieces, LabelTokenizer, pad_pieces
 from nerlet.label_files import LabelFiles
 from nerlet.prompt import Prompt
-from nerlet.scores import find_candidates
 from nerlet.selection import open_selector
 from nerlet.sessions import Sessions, open_sessions
-from nerlet.token_scores import find_token_candidates
 
 Floats = NDArray[np.float32]
 Found = tuple[Candidates, Floats | None]
@@ -45,7 +43,7 @@ class BiGraph:
         text: Scores texts beside labels.
         files: Of the model.
         encoder: Reads labels; None: there is none, or the text's graph does it.
-        embeddings_input: Name of the text's graph for embeddings of labels; None: it takes their
+        embeddings_input: Name of the text's graph for embeddings of labels; empty: it takes their
             pieces.
         has_word_shapes: Never.
     """
@@ -53,24 +51,29 @@ class BiGraph:
     has_word_shapes = False
 
     def __init__(
-        self, text: Graph | TokenGraph, files: LabelFiles, encoder: LabelEncoder | None
+        self,
+        text: Graph | TokenGraph,
+        files: LabelFiles,
+        embeddings_input: str,
+        encoder: LabelEncoder | None,
     ) -> None:
         """Join the parts.
 
         Args:
             text: Of the one signature or the other.
             files: Of the model.
-            encoder: Where the model has one.
+            embeddings_input: What `find_embeddings_input` gives for the text's graph.
+            encoder: Where the model has one; only of a graph that takes embeddings.
 
         Raises:
             BundleError: Labels are read here, and there is no tokenizer for them.
         """
         self.text = text
         self.encoder = encoder
-        self.embeddings_input = find_embeddings_input(text.sessions)
+        self.embeddings_input = embeddings_input
         self.files = files
         self._tokenizer: LabelTokenizer | None = None
-        if encoder is not None or self.embeddings_input is None:
+        if encoder is not None or not embeddings_input:
             self._tokenizer = LabelTokenizer(files.needed_tokenizer, files.max_positions)
 
     @property
@@ -124,8 +127,8 @@ class BiGraph:
             feeds = make_batch([prompts[place] for place in places])
             own_limits = [limits[place] for place in places]
             own = labels[places[0]]
-            if self.embeddings_input and isinstance(own, tuple):
-                own = self._embed(own)
+            if self.encoder is not None and isinstance(own, tuple):
+                own = self.encoder.embed(own)
             cuts = self._cut(len(own), feeds["text_lengths"])
             parts = [
                 self._find_part(
@@ -140,15 +143,10 @@ class BiGraph:
                 found[place] = _join(own_parts, [begin for begin, _ in cuts])
         return found
 
-    def _embed(self, labels: LabelPieces) -> Floats:
-        if self.encoder is None:
-            raise InputError(f"labels: expected their embeddings; {BUNDLE}")
-        return self.encoder.embed(labels)
-
     def _label_feeds(self, labels: LabelPieces | Floats) -> dict[str, Tensor]:
         if isinstance(labels, tuple):
             return pad_pieces(labels)
-        return {self.embeddings_input or "": labels}
+        return {self.embeddings_input: labels}
 
     def _cut(self, count: int, lengths: Tensor) -> list[tuple[int, int]]:
         """Ranges of labels that run at once: all, or as many as memory is meant for."""
@@ -176,15 +174,13 @@ class BiGraph:
             thresholds = [own.astype(np.float32) for own in limits]
             on_device = graph.run_to_candidates(graph.selector, feeds, thresholds)
             return [(own, None) for own in on_device]
-        is_span = isinstance(graph, Graph)
-        find = find_candidates if is_span else find_token_candidates
         lengths = feeds["text_lengths"][:, 0].tolist()
         found: list[Found] = []
         for row, words, limit in zip(
             graph.run(feeds, count, one_thread=one_thread), lengths, limits, strict=True
         ):
-            own = graph.cut_padding(row, words, count)
-            found.append((find(own, threshold=limit), own if with_logits and is_span else None))
+            own, logits = graph.find_spans(graph.cut_padding(row, words, count), limit)
+            found.append((own, logits if with_logits else None))
         return found
 
 
@@ -202,7 +198,7 @@ def open_bi_graph(bundle: Bundle, files: LabelFiles, sessions: Sessions) -> BiGr
     """
     name = find_embeddings_input(sessions)
     probe: dict[str, Tensor] = pad_pieces([(0,)])
-    if name is not None:
+    if name:
         probe = {name: np.zeros((1, files.width), dtype=np.float32)}
     text: Graph | TokenGraph
     if bundle.architecture == "bi_token":
@@ -210,16 +206,16 @@ def open_bi_graph(bundle: Bundle, files: LabelFiles, sessions: Sessions) -> BiGr
     else:
         text = Graph(sessions, bundle.max_width, open_selector(sessions), probe)
     encoder = None
-    if name is not None and files.encoder_path is not None:
+    if name and files.encoder_path is not None:
         own = open_sessions(files.encoder_path, threads=1)
         encoder = LabelEncoder(own, files.width, threads=sessions.threads)
-    return BiGraph(text, files, encoder)
+    return BiGraph(text, files, name, encoder)
 
 
-def find_embeddings_input(sessions: Sessions) -> str | None:
-    """Return the name by which a graph takes embeddings of labels; None where it does not."""
+def find_embeddings_input(sessions: Sessions) -> str:
+    """Return the name by which a graph takes embeddings of labels; empty where it does not."""
     names = {arg.name for arg in sessions.main.get_inputs()}
-    return next((name for name in _EMBEDDINGS if name in names), None)
+    return next((name for name in _EMBEDDINGS if name in names), "")
 
 
 def _join(parts: Sequence[Found], first_labels: Sequence[int]) -> Found:

@@ -27,7 +27,6 @@ from nerlet.manifest import (
     LABEL_GRAPH_NAME,
     MANIFEST_NAME,
     NO_MARKER,
-    SCHEMA_VERSION,
     TEXT_GRAPH_NAME,
     TOKENIZER_CONFIG_NAME,
     TOKENIZER_NAME,
@@ -40,21 +39,16 @@ from nerlet.manifest import (
     record_file,
     write_manifest,
 )
-from nerlet.positions import count_positions, find_positions
+from nerlet.positions import find_positions
 from nerlet.tokenizer import cut_tokens, open_tokenizer
 
 __all__ = [
-    "CONFIG_NAME",
     "GRAPH_NAME",
     "MANIFEST_NAME",
-    "SCHEMA_VERSION",
-    "TOKENIZER_CONFIG_NAME",
-    "TOKENIZER_NAME",
     "Bundle",
     "FileRecord",
     "Manifest",
     "SpecialToken",
-    "count_positions",
     "default_bundle_path",
     "find_positions",
     "open_bundle",
@@ -203,7 +197,7 @@ def _open_ours(directory: Path, graph: str | None) -> Bundle:
         text_graph_path=directory / TEXT_GRAPH_NAME if has_parts else None,
         cuda_graph_path=cuda,
         labels=labels,
-        rel=manifest.special_tokens.get("rel"),
+        rel=tokens.get("rel"),
     )
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nerlet.batch import Tensor, label_feeds, text_feeds
+from nerlet.decode import Candidates
 from nerlet.errors import GraphError
 from nerlet.prompt import Prompt
 from nerlet.schedule import run_in_order
+from nerlet.scores import find_candidates
 from nerlet.sessions import Sessions
 
 LabelPieces = tuple[tuple[int, ...], ...]
@@ -115,6 +117,11 @@ class CachedGraph:
     def no_logits(labels: int) -> NDArray[np.float32]:
         """Of a text that has no word which the model reads."""
         return np.zeros((0, 1, labels), dtype=np.float32)
+
+    @staticmethod
+    def find_spans(logits: Floats, limits: NDArray[np.float64]) -> tuple[Candidates, Floats]:
+        """Return a text's spans above its labels' limits, (C,), and the logits of all spans."""
+        return find_candidates(logits, threshold=limits), logits
 
     def _read(self, labels: LabelPieces) -> _Labels:
         """Read the labels that are not kept, and join all; the last ones joined are kept, too."""

@@ -6,10 +6,7 @@ from numbers import Real
 from nerlet.bundle import MANIFEST_NAME, Bundle
 from nerlet.columns import to_size
 from nerlet.manifest import Manifest
-from nerlet.oddities import describe_export
-
-Section = list[tuple[str, str]]
-"""Names and values that belong together."""
+from nerlet.oddities import Section, describe_export
 
 # What the manifest's free-form parts hold today, and what it is called here; the rest follows.
 _VERIFIED = {

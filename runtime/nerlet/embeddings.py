@@ -87,7 +87,7 @@ def check_embeddings(
         InputError: The graph does not take embeddings, or not these, or texts have different
             labels.
     """
-    if graph.embeddings_input is None:
+    if not graph.embeddings_input:
         raise InputError(
             f"labels_embeddings: expected none, since {graph.sessions.path} reads labels itself; "
             f"give the labels alone, or {BUNDLE}"

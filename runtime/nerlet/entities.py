@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -66,6 +67,12 @@ def to_given_words(spans: Sequence[Span], kept_words: NDArray[np.int64]) -> list
     return [
         Span(given[span.start], given[span.end - 1] + 1, span.label, span.score) for span in spans
     ]
+
+
+def to_given_candidates(candidates: Candidates, kept_words: NDArray[np.int64]) -> Candidates:
+    """Return candidates over the kept words as candidates over all words."""
+    ends = kept_words[candidates.end - 1] + 1
+    return replace(candidates, start=kept_words[candidates.start], end=ends)
 
 
 def add_class_probs(

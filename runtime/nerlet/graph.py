@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from nerlet.batch import Tensor
 from nerlet.decode import Candidates
 from nerlet.errors import GraphError
+from nerlet.scores import find_candidates
 from nerlet.selection import Selector
 from nerlet.sessions import Sessions
+from nerlet.token_scores import find_token_candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,13 @@ class Graph:
     def no_logits(labels: int) -> NDArray[np.float32]:
         """Of a text that has no word which the model reads."""
         return np.zeros((0, 1, labels), dtype=np.float32)
+
+    @staticmethod
+    def find_spans(
+        logits: NDArray[np.float32], limits: NDArray[np.float64]
+    ) -> tuple[Candidates, NDArray[np.float32]]:
+        """Return a text's spans above its labels' limits, (C,), and the logits of all spans."""
+        return find_candidates(logits, threshold=limits), logits
 
     def run_to_candidates(
         self,
@@ -265,6 +274,13 @@ class TokenGraph:
     def no_logits(labels: int) -> NDArray[np.float32]:
         """Of a text that has no word which the model reads."""
         return np.zeros((0, labels, 3), dtype=np.float32)
+
+    @staticmethod
+    def find_spans(
+        logits: NDArray[np.float32], limits: NDArray[np.float64]
+    ) -> tuple[Candidates, None]:
+        """Return a text's spans above its labels' limits, (C,); no span has logits of its own."""
+        return find_token_candidates(logits, threshold=limits), None
 
 
 def _check_inputs(

@@ -1,12 +1,11 @@
 """What users call: arguments in, entities out; each step between is a file of its own.
 
-text -scoring-> Candidates -decode-> Span[] -entities-> Entity[]
+text -arguments-> Task -scoring-> Scored -results-> Entity[]
 
-Axis letters: L words, K max width, C labels.
+Axis letters: C labels, D width.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from nerlet.arguments import (
     refuse_unknown,
 )
 from nerlet.bundle import Bundle, Manifest, default_bundle_path, open_bundle
-from nerlet.decode import Candidates, Span, select_spans
+from nerlet.decode import Candidates, Span
 from nerlet.embeddings import (
     check_embeddings,
     embed_labels,
@@ -38,12 +37,13 @@ from nerlet.embeddings import (
     load_labels,
     save_labels,
 )
-from nerlet.entities import Entity, add_class_probs, confine_candidates, to_entities, to_given_words
+from nerlet.entities import Entity, to_given_candidates, to_given_words
 from nerlet.hub import find_model
 from nerlet.placement import open_graph
 from nerlet.relation_arguments import Relations, no_relations
 from nerlet.relations import Relation
-from nerlet.scoring import AnyGraph, Scored, Scorer
+from nerlet.results import choose_spans, find_entities
+from nerlet.scoring import AnyGraph, Scorer
 from nerlet.sessions import CUDA
 from nerlet.words import WordSplitter, as_words, split_words
 
@@ -215,10 +215,22 @@ class GLiNER:
         if unknown.get("relations"):
             raise no_relations(self.bundle)
         refuse_unknown({"packing_config": packing_config, **unknown})
-        checked, own = read_texts(texts), self.own_thresholds
-        choices = (labels, threshold, own, multi_label, input_spans)
-        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         return self._find_all(checked, tasks, batch_size, return_class_probs=return_class_probs)
+
+    def _read(
+        self,
+        texts: object,
+        labels: object,
+        flat_ner: object,
+        threshold: object,
+        multi_label: object,
+        input_spans: object,
+    ) -> tuple[list[str], list[Task]]:
+        """Return texts and what to find in each; arguments and errors as in `inference`."""
+        checked = read_texts(texts)
+        choices = (labels, threshold, self.own_thresholds, multi_label, input_spans)
+        return checked, read_tasks(len(checked), *choices, flat_ner=flat_ner)
 
     def _find_all(
         self,
@@ -231,7 +243,7 @@ class GLiNER:
     ) -> list[list[Entity]]:
         """Find the entities of checked texts; embeddings as in `Scorer.score_all`."""
         return [
-            _to_entities(text, task, scored, return_class_probs=return_class_probs)
+            find_entities(text, task, scored, return_class_probs=return_class_probs)
             for text, task, scored in self._scorer.score_all(
                 texts,
                 self._split,
@@ -313,9 +325,7 @@ class GLiNER:
             InputError: As in `inference`, or the model takes no embeddings, or not these.
         """
         refuse_unknown({"packing_config": packing_config, **unknown})
-        checked, own = read_texts(texts), self.own_thresholds
-        choices = (labels, threshold, own, multi_label, input_spans)
-        tasks = read_tasks(len(checked), *choices, flat_ner=flat_ner)
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         graph = expect_bi_encoder(self._scorer.graph, "batch_predict_with_embeds")
         embeddings = check_embeddings(graph, labels_embeddings, [task.labels for task in tasks])
         return self._find_all(
@@ -400,7 +410,7 @@ class GLiNER:
             checked, self._split, task, batch_size, with_logits=return_class_probs
         )
         return (
-            _to_entities(text, task, scored, return_class_probs=return_class_probs)
+            find_entities(text, task, scored, return_class_probs=return_class_probs)
             for text, scored in all_scored
         )
 
@@ -462,45 +472,8 @@ class GLiNER:
         tasks = read_tasks(
             len(checked), labels, threshold, self.own_thresholds, multi_label=False, nested=False
         )
-        found = []
-        for _, task, scored in self._scorer.score_all(checked, as_words, tasks, batch_size=None):
-            if scored is None:
-                found.append(Candidates.none())
-                continue
-            own = _find_candidates(scored, task)
-            ends = scored.kept_words[own.end - 1] + 1
-            found.append(replace(own, start=scored.kept_words[own.start], end=ends))
-        return found
-
-
-def _to_entities(
-    text: str, task: Task, scored: Scored | None, *, return_class_probs: bool
-) -> list[Entity]:
-    """Return the entities of one text."""
-    if scored is None:
-        return []
-    spans = choose_spans(scored, task)
-    return name_spans(text, task, scored, spans, return_class_probs=return_class_probs)
-
-
-def name_spans(
-    text: str, task: Task, scored: Scored, spans: Sequence[Span], *, return_class_probs: bool
-) -> list[Entity]:
-    """Return the entities that the kept spans of one text stand for, one each, in their order."""
-    found = to_entities(text, scored.words, scored.kept_words, spans, task.labels.names)
-    if return_class_probs and scored.logits is not None:
-        add_class_probs(found, spans, scored.logits, task.labels.names)
-    return found
-
-
-def _find_candidates(scored: Scored, task: Task) -> Candidates:
-    """Return the candidates of one text, over its kept words."""
-    if task.given is None:
-        return scored.found
-    return confine_candidates(scored.found, scored.words, scored.kept_words, task.given)
-
-
-def choose_spans(scored: Scored, task: Task) -> list[Span]:
-    """Return the kept spans of one text, over its kept words."""
-    candidates = _find_candidates(scored, task)
-    return select_spans(candidates, nested=task.nested, multi_label=task.multi_label)
+        all_scored = self._scorer.score_all(checked, as_words, tasks, batch_size=None)
+        return [
+            to_given_candidates(scored.found, scored.kept_words) if scored else Candidates.none()
+            for _, _, scored in all_scored
+        ]

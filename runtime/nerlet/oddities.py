@@ -21,6 +21,7 @@ from nerlet.relation_graph import explain_frozen
 from nerlet.sessions import CPU
 
 Section = list[tuple[str, str]]
+"""Names and values that belong together."""
 
 # What each axis counts, by place; None: always of the same size.
 _Axes = Mapping[str, tuple[str | None, ...]]

@@ -15,9 +15,9 @@ from nerlet.errors import GraphError
 from nerlet.exports import CPU_ORDER, CUDA_ORDER, list_graphs, list_names
 from nerlet.graph import Graph, TokenGraph
 from nerlet.manifest import FP16_GRAPH_NAME
-from nerlet.relation_graph import explain_frozen, is_of_tokens
+from nerlet.relation_graph import explaining_frozen, is_of_tokens
 from nerlet.selection import open_selector
-from nerlet.sessions import CPU, CUDA, Sessions, choose_providers, open_sessions
+from nerlet.sessions import CPU, CUDA, choose_providers, open_sessions
 
 
 def open_graph(
@@ -55,21 +55,11 @@ def open_whole(
     if bundle.labels is not None:
         return open_bi_graph(bundle, bundle.labels, sessions)
     if bundle.rel is not None and is_of_tokens(sessions):
-        return _open_joint(bundle, sessions)
+        with explaining_frozen(sessions):  # its probe may already fail
+            return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
     if bundle.architecture == "token":
         return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
     return Graph(sessions, bundle.max_width, open_selector(sessions))
-
-
-def _open_joint(bundle: Bundle, sessions: Sessions) -> TokenGraph:
-    """Open a joint model's graph of tokens, and say why one of the reference's may fail at once."""
-    try:
-        return TokenGraph(sessions, bundle.ent.id, bundle.sep.id)
-    except GraphError as error:
-        frozen = explain_frozen(sessions)
-        if not frozen:
-            raise
-        raise GraphError(f"{error}; {frozen}") from error
 
 
 def _explain_missing(bundle: Bundle, *, is_cuda: bool) -> str:

@@ -33,7 +33,7 @@ def no_relations(bundle: Bundle) -> InputError:
     return InputError(
         f"relations: {bundle.path} is a {bundle.architecture} model, which finds entities alone; "
         "load a joint model, whose gliner_config.json has a relations_layer, such as "
-        "knowledgator/gliner-relex-large-v0.5, converted with nerlet-export convert"
+        "knowledgator/gliner-relex-large-v1.0, converted with nerlet-export convert"
     )
 
 

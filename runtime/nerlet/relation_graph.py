@@ -6,7 +6,8 @@ relations.
 Axis letters: B batch (1 here), E entities that the graph chose, P pairs of them, R relations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,22 @@ class RelationGraph:
 def is_of_tokens(sessions: Sessions) -> bool:
     """Whether a joint model scores words, as start, end and inside, and not spans."""
     return "span_idx" not in {own.name for own in sessions.main.get_inputs()}
+
+
+@contextmanager
+def explaining_frozen(sessions: Sessions) -> Iterator[None]:
+    """Add to an error of a joint model's graph what `explain_frozen` says of it.
+
+    Raises:
+        GraphError: As what runs within.
+    """
+    try:
+        yield
+    except GraphError as error:
+        frozen = explain_frozen(sessions)
+        if not frozen:
+            raise
+        raise GraphError(f"{error}; {frozen}") from error
 
 
 def explain_frozen(sessions: Sessions) -> str:

@@ -15,22 +15,20 @@ from nerlet.arguments import (
     OneThreshold,
     Threshold,
     read_count,
-    read_tasks,
-    read_texts,
     refuse_unknown,
 )
 from nerlet.entities import Entity
-from nerlet.errors import GraphError
-from nerlet.model import GLiNER, choose_spans, name_spans
+from nerlet.model import GLiNER
 from nerlet.relation_arguments import (
     Relations,
     RelationThreshold,
     no_relations,
     read_relation_tasks,
 )
-from nerlet.relation_graph import explain_frozen
+from nerlet.relation_graph import explaining_frozen
 from nerlet.relation_scoring import RelatedText, RelationScorer
 from nerlet.relations import Relation, to_relations
+from nerlet.results import choose_spans, name_spans
 
 Both = tuple[list[list[Entity]], list[list[Relation]]]
 
@@ -56,12 +54,15 @@ class RelationGLiNER(GLiNER):
         **others: Any,  # noqa: ANN401  # passed on to inference
     ) -> list[Entity]:
         """Find the entities of one text; arguments and errors as in `inference`."""
-        others["return_class_probs"] = return_class_probs
+        others |= {
+            "flat_ner": flat_ner,
+            "threshold": threshold,
+            "multi_label": multi_label,
+            "return_class_probs": return_class_probs,
+        }
         if others.get("relations") is None:
-            given = (flat_ner, threshold, multi_label)
-            return super().predict_entities(text, labels, *given, **others)
-        others |= {"flat_ner": flat_ner, "threshold": threshold, "multi_label": multi_label}
-        return self._relate([text], labels, **others)[0][0]
+            return super().predict_entities(text, labels, **others)
+        return self.predict_relations(text, labels, **others)[0]
 
     def predict_relations(  # type: ignore[override]  # the base class takes whatever it refuses
         self,
@@ -172,7 +173,8 @@ class RelationGLiNER(GLiNER):
             **unknown,
         }
         if relations is None:
-            return self._find_entities(texts, labels, given)
+            with explaining_frozen(self._scorer.graph.sessions):
+                return super().inference(texts, labels, **given)
         both = self._relate(
             texts,
             labels,
@@ -185,18 +187,6 @@ class RelationGLiNER(GLiNER):
 
     # The reference's older name
     batch_predict_entities = inference  # type: ignore[assignment]
-
-    def _find_entities(
-        self, texts: str | Iterable[str], labels: Labels, given: dict[str, Any]
-    ) -> list[list[Entity]]:
-        """Find entities alone, as other models do."""
-        try:
-            return super().inference(texts, labels, **given)
-        except GraphError as error:
-            frozen = explain_frozen(self._scorer.graph.sessions)
-            if not frozen:
-                raise
-            raise GraphError(f"{error}; {frozen}") from error
 
     def _relate(
         self,
@@ -217,10 +207,7 @@ class RelationGLiNER(GLiNER):
         """Find the entities and the relations of many texts; arguments as in `inference`."""
         refuse_unknown(unknown)
         read_count("batch_size", batch_size, default=1)
-        checked, own = read_texts(texts), self.own_thresholds
-        tasks = read_tasks(
-            len(checked), labels, threshold, own, multi_label, input_spans, flat_ner=flat_ner
-        )
+        checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
         items = map(RelatedText, checked, tasks, asked)
         threads = self._scorer.count_threads(len(checked)) if self.device == "cpu" else 1

@@ -19,9 +19,7 @@ from nerlet.relation_arguments import RelationTask
 from nerlet.relation_graph import Related, RelationGraph
 from nerlet.relation_prompt import make_tail
 from nerlet.schedule import run_in_order
-from nerlet.scores import find_candidates
 from nerlet.scoring import Scored, Scorer, Split
-from nerlet.token_scores import find_token_candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +90,9 @@ class RelationScorer:
         labels = self._scorer.encode_labels(item.task.labels)
         tail = make_tail(self._scorer.encoder, asked.names, self._rel_id)
         prompt = self._scorer.build_prompt(words, labels, tail)
-        scored = Scored(words, prompt.kept_words, prompt.lost_words, Candidates.none(), None)
-        if not len(prompt.kept_words):
-            return replace(item, scored=scored)
+        kept, lost = prompt.kept_words, prompt.lost_words
+        if not len(kept):
+            return replace(item, scored=Scored(words, kept, lost, Candidates.none(), None))
         logits, related = self._relations.run(
             self._scorer.make_batch(self._graph, [prompt]),
             prompt.label_count,
@@ -102,8 +100,5 @@ class RelationScorer:
             adjacency_threshold=asked.adjacency,
             one_thread=one_thread,
         )
-        if isinstance(self._graph, TokenGraph):
-            found = find_token_candidates(logits, threshold=limits)
-            return replace(item, scored=replace(scored, found=found), related=related)
-        found = find_candidates(logits, threshold=limits)
-        return replace(item, scored=replace(scored, found=found, logits=logits), related=related)
+        scored = Scored(words, kept, lost, *self._graph.find_spans(logits, limits))
+        return replace(item, scored=scored, related=related)

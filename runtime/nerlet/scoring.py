@@ -1,8 +1,9 @@
 """Texts and labels to candidates, for one text or many; each step is a file of its own.
 
-text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph or cached-> logits -> Candidates
+text -words-> Word[] -prompt-> Prompt -batch-> tensors -graph, cached or bi_graph-> Candidates
 
-The last step is `scores`, or on a GPU `selection`, in its memory.
+A graph's logits become candidates by `scores` or `token_scores`, as it has them, or on a GPU by
+`selection`, in its memory.
 
 Axis letters: L words, K max width, C labels.
 """
@@ -24,9 +25,7 @@ from nerlet.decode import Candidates
 from nerlet.graph import THRESHOLDS, Graph, TokenGraph
 from nerlet.prompt import PieceEncoder, Prompt, build_prompt, warn_of_lost_words
 from nerlet.schedule import run_in_groups, run_in_order
-from nerlet.scores import find_candidates
 from nerlet.selection import Selector
-from nerlet.token_scores import find_token_candidates
 from nerlet.words import Word, word_shape
 
 Source = TypeVar("Source", str, list[str])
@@ -47,7 +46,8 @@ class Scored:
         kept_words: Indices of the L words that the graph saw.
         lost_words: How many were cut from the end.
         found: The spans above the thresholds, over the kept words.
-        logits: (L, K, C); None where they stayed on a device, or are a token-level model's.
+        logits: (L, K, C); None where they stayed on a device, are a token-level model's, or a
+            bi-encoder was not asked for them.
     """
 
     words: Sequence[Word]
@@ -83,7 +83,7 @@ class _Run:
     threads: int
     size: int
     with_logits: bool
-    embeddings: Logits | None = None
+    embeddings: NDArray[np.float32] | None = None
 
 
 class Scorer:
@@ -123,7 +123,7 @@ class Scorer:
         pieces = self.encoder.encode_labels(
             labels.prompts, bundle.max_positions, is_isolated=bundle.is_isolated
         )
-        return tuple(map(tuple, pieces))
+        return tuple(pieces)
 
     def score_all(
         self,
@@ -133,7 +133,7 @@ class Scorer:
         batch_size: int | None,
         *,
         with_logits: bool = False,
-        embeddings: Logits | None = None,
+        embeddings: NDArray[np.float32] | None = None,
     ) -> Iterator[tuple[Source, Task, Scored | None]]:
         """Score texts that are all there; labels are checked first, and of cuts it warns last.
 
@@ -272,20 +272,13 @@ class Scorer:
                 else graph.no_logits(len(own))
                 for prompt, own in zip(prompts, labels, strict=True)
             ]
-        elif isinstance(graph, TokenGraph):
-            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
-            return [
-                (find_token_candidates(logits, threshold=own), None)
-                for logits, own in zip(all_logits, limits, strict=True)
-            ]
-        elif graph.selector is None or run.with_logits:
-            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
-        else:
+        elif isinstance(graph, Graph) and graph.selector is not None and not run.with_logits:
             found = self._run_on_device(graph, graph.selector, prompts, limits)
             return [(own, None) for own in found]
+        else:
+            all_logits = self._run_whole(graph, prompts, one_thread=one_thread)
         return [
-            (find_candidates(logits, threshold=own), logits)
-            for logits, own in zip(all_logits, limits, strict=True)
+            graph.find_spans(logits, own) for logits, own in zip(all_logits, limits, strict=True)
         ]
 
     def _run_whole(

@@ -4,8 +4,9 @@ import shutil
 import pytest
 
 import nerlet
-from nerlet.bundle import count_positions, default_bundle_path, open_bundle
+from nerlet.bundle import default_bundle_path, open_bundle
 from nerlet.errors import BundleError
+from nerlet.positions import count_positions
 from tests.toys import ENT, MAX_LEN, MAX_WIDTH, SEP, write_bundle, write_export
 
 
