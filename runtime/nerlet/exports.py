@@ -3,7 +3,7 @@
 Names are relative to the model, with `/`, so that folders and repositories are read alike.
 
 The CPU takes the float graph where there is one: it answers as the reference does. The reference's
-quantised graphs take 0.8 to 1.1 of its time, and agree with it in 93% of entities only
+quantised graphs take 0.8 to 1.1 of its time, and agree with it in 96% of entities only
 (benchmarks/results/latency.json), so they run where they are alone or named; 4-bit weights, which
 agree less and are no faster, come last. What computes in half precision, and bnb4, never runs on a
 CPU unless named. CUDA takes half precision, then float; int8 has no kernels there.
