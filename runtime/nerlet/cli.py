@@ -78,7 +78,8 @@ def _add_extract(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = commands.add_parser(
         "extract",
         help="find entities in texts",
-        description="Find the entities of the given types.",
+        description="Find the entities of the given types and, with a joint model, the relations "
+        "between them.",
         epilog='example: nerlet extract -l person -l date "Ada Lovelace was born in 1815."',
     )
     command.set_defaults(run=extract)
@@ -91,6 +92,13 @@ def _add_extract(commands: "argparse._SubParsersAction[_Parser]") -> None:
         required=True,
         help="a type to find; give one or more",
     )
+    command.add_argument(
+        "-r",
+        "--relation",
+        type=_read_text,
+        action="append",
+        help="a relation to find between entities, of a joint model; give one or more",
+    )
     command.add_argument("--file", metavar="PATH", help="one text a line, UTF-8; - is stdin")
     _add_threshold(command)
     command.add_argument("--nested", action="store_true", help="let entities lie in others")
@@ -102,8 +110,8 @@ def _add_extract(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument(
         "--format",
         choices=("table", "jsonl"),
-        help="jsonl: one object a line with text and entities (default: table on a terminal, "
-        "else jsonl)",
+        help="jsonl: one object a line with text, entities and relations (default: table on a "
+        "terminal, else jsonl)",
     )
 
 

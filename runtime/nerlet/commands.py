@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nerlet.errors import InputError
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from nerlet.entities import Entity
     from nerlet.examples import Dataset
     from nerlet.model import GLiNER
+    from nerlet.relations import Relation
 
 
 def extract(options: argparse.Namespace) -> None:
-    """Print the entities of each text as soon as they are found."""
+    """Print the entities of each text, and its relations, as soon as they are found."""
     from nerlet.columns import find_width
     from nerlet.model import load
-    from nerlet.render import can_show_colour, render_entities
+    from nerlet.render import can_show_colour, render_entities, render_relations
 
     if bool(options.texts) == (options.file is not None):
         raise InputError("expected either texts or --file, got both or neither")
@@ -35,29 +36,45 @@ def extract(options: argparse.Namespace) -> None:
     model = load(options.model, graph=options.graph)
     as_table = (options.format or _default_format()) == "table"
     colour, width = can_show_colour(sys.stdout), find_width(sys.stdout)
-    for text, entities in _find_entities(model, texts, options):
+    for text, entities, relations in _find_all(model, texts, options):
         if as_table:
             line = render_entities(text, entities, options.label, colour=colour, width=width)
+            if relations is not None:
+                line += "\n" + render_relations(relations, colour=colour, width=width)
         else:
-            line = json.dumps({"text": text, "entities": entities}, ensure_ascii=False)
+            own = {} if relations is None else {"relations": relations}
+            line = json.dumps({"text": text, "entities": entities, **own}, ensure_ascii=False)
         _print_out(line)
 
 
-def _find_entities(
+def _find_all(
     model: "GLiNER", texts: Iterable[str], options: argparse.Namespace
-) -> "Iterator[tuple[str, list[Entity]]]":
-    """Yield each text with its entities: of a file many at once, else each as it comes."""
-    choices = {
+) -> "Iterator[tuple[str, list[Entity], list[Relation] | None]]":
+    """Yield each text, its entities, and the relations where they are asked for.
+
+    Of a file many texts run at once, else each as it comes.
+    """
+    choices: dict[str, Any] = {
         "flat_ner": not options.nested,
         "threshold": options.threshold,
         "multi_label": options.multi_label,
     }
+    asked = options.relation
     if options.file in (None, "-"):
         for text in texts:
-            yield text, model.predict_entities(text, options.label, **choices)
+            if asked:
+                yield text, *model.predict_relations(text, options.label, asked, **choices)
+            else:
+                yield text, model.predict_entities(text, options.label, **choices), None
+        return
+    shown, read = tee(texts)
+    if asked:
+        found: Any = model.stream(read, options.label, relations=asked, **choices)  # pairs
+        for text, (entities, relations) in zip(shown, found, strict=True):
+            yield text, entities, relations
     else:
-        shown, read = tee(texts)
-        yield from zip(shown, model.stream(read, options.label, **choices), strict=True)
+        streamed = model.stream(read, options.label, **choices)
+        yield from ((text, own, None) for text, own in zip(shown, streamed, strict=True))
 
 
 def info(options: argparse.Namespace) -> None:

@@ -377,6 +377,7 @@ class GLiNER:
         multi_label: bool = False,
         batch_size: int | None = None,
         return_class_probs: bool = False,
+        relations: Relations | None = None,
     ) -> Iterator[list[Entity]]:
         """Find the entities of texts one after the other, from an iterable that may be endless.
 
@@ -393,6 +394,7 @@ class GLiNER:
             multi_label: One span may have several labels.
             batch_size: Texts in one run on a GPU.
             return_class_probs: Add `class_probs`.
+            relations: Only None: a joint model finds them.
 
         Returns:
             The entities of each text, in the order of the texts.
@@ -403,6 +405,8 @@ class GLiNER:
         Warns:
             UserWarning: Words past the end of what the model takes were cut; for each such text.
         """
+        if relations is not None:
+            raise no_relations(self.bundle)
         own = (self.own_thresholds, multi_label)
         (task,) = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
         checked = map(read_text, iterate_texts(texts))

@@ -4,7 +4,7 @@ text -relation_scoring-> Candidates, Related -decode-> Span[] -entities-> Entity
 -relations-> Relation[]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,10 @@ from nerlet.arguments import (
     Labels,
     OneThreshold,
     Threshold,
+    iterate_texts,
     read_count,
+    read_tasks,
+    read_text,
     refuse_unknown,
 )
 from nerlet.entities import Entity
@@ -31,6 +34,7 @@ from nerlet.relations import Relation, to_relations
 from nerlet.results import choose_spans, name_spans
 
 Both = tuple[list[list[Entity]], list[list[Relation]]]
+Pair = tuple[list[Entity], list[Relation]]
 
 
 class RelationGLiNER(GLiNER):
@@ -188,6 +192,64 @@ class RelationGLiNER(GLiNER):
     # The reference's older name
     batch_predict_entities = inference  # type: ignore[assignment]
 
+    def stream(  # type: ignore[override]  # pairs where relations are asked for
+        self,
+        texts: Iterable[str],
+        labels: Labels,
+        *,
+        flat_ner: bool = True,
+        threshold: OneThreshold = None,
+        multi_label: bool = False,
+        batch_size: int | None = None,
+        return_class_probs: bool = False,
+        relations: Relations | None = None,
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | None = None,
+    ) -> Iterator[list[Entity]] | Iterator[Pair]:
+        """Find the entities and, where asked for, the relations of texts one after the other.
+
+        Args:
+            texts: As in `GLiNER.stream`, and so are all down to `return_class_probs`.
+            labels: The types of entities to find.
+            flat_ner: Entities never overlap.
+            threshold: Of entities.
+            multi_label: One span may have several labels.
+            batch_size: Texts in one run on a GPU; with relations every text runs alone.
+            return_class_probs: Add `class_probs`.
+            relations: As in `inference`, the same for all texts, and so are the last two.
+            adjacency_threshold: Of pairs of entities.
+            relation_threshold: Of relations.
+
+        Returns:
+            The entities of each text, in the order of the texts; where relations are asked for,
+            pairs of these and of the text's relations.
+
+        Raises:
+            InputError: An argument is out of bounds; at the call, before any text is read.
+            GraphError: As in `inference`.
+
+        Warns:
+            UserWarning: Words past the end of what the model takes were cut; for each such text.
+        """
+        if relations is None:
+            return super().stream(
+                texts,
+                labels,
+                flat_ner=flat_ner,
+                threshold=threshold,
+                multi_label=multi_label,
+                batch_size=batch_size,
+                return_class_probs=return_class_probs,
+            )
+        read_count("batch_size", batch_size, default=1)
+        own = (self.own_thresholds, multi_label)
+        tasks = read_tasks(1, labels, threshold, *own, flat_ner=flat_ner)
+        asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
+        self._scorer.encode_labels(tasks[0].labels)  # which says at once what is wrong with them
+        items = (RelatedText(read_text(text), tasks[0], asked[0]) for text in iterate_texts(texts))
+        found = self._relation_scorer.stream(items, self._split, self._count_threads(None))
+        return (_find(item, return_class_probs=return_class_probs) for item in found)
+
     def _relate(
         self,
         texts: str | Iterable[str],
@@ -210,15 +272,25 @@ class RelationGLiNER(GLiNER):
         checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
         items = map(RelatedText, checked, tasks, asked)
-        threads = self._scorer.count_threads(len(checked)) if self.device == "cpu" else 1
+        threads = self._count_threads(len(checked))
         found = [
             _find(item, return_class_probs=return_class_probs)
             for item in self._relation_scorer.score_all(items, self._split, threads)
         ]
         return [entities for entities, _ in found], [related for _, related in found]
 
+    def _count_threads(self, texts: int | None) -> int:
+        """How many texts run at once, of so many or of endlessly many."""
+        if self.device != "cpu":
+            return 1
+        return (
+            self._scorer.graph.sessions.threads
+            if texts is None
+            else self._scorer.count_threads(texts)
+        )
 
-def _find(item: RelatedText, *, return_class_probs: bool) -> tuple[list[Entity], list[Relation]]:
+
+def _find(item: RelatedText, *, return_class_probs: bool) -> Pair:
     """Return the entities of one text and its relations."""
     if item.scored is None or item.related is None:
         return [], []

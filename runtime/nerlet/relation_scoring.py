@@ -65,7 +65,7 @@ class RelationScorer:
     def score_all(
         self, items: Iterable[RelatedText], split: Split[str], threads: int
     ) -> Iterator[RelatedText]:
-        """Score texts in order, and warn of cuts last.
+        """Score texts that are all there, in order, and warn of cuts last.
 
         Args:
             items: Texts before the graph.
@@ -76,10 +76,27 @@ class RelationScorer:
             InputError: A label or a relation cannot be used.
         """
         lost_words = []
-        for item in run_in_order(lambda own: self._score(own, split, threads > 1), items, threads):
+        for item in self._score_each(items, split, threads):
             lost_words.append(item.scored.lost_words if item.scored else 0)
             yield item
         self._scorer.warn_of_lost_words(lost_words)
+
+    def stream(
+        self, items: Iterable[RelatedText], split: Split[str], threads: int
+    ) -> Iterator[RelatedText]:
+        """Score texts of an iterable that may be endless, and warn of each that is cut.
+
+        Arguments and errors are those of `score_all`.
+        """
+        for item in self._score_each(items, split, threads):
+            if item.scored is not None:
+                self._scorer.warn_of_lost_words([item.scored.lost_words])
+            yield item
+
+    def _score_each(
+        self, items: Iterable[RelatedText], split: Split[str], threads: int
+    ) -> Iterator[RelatedText]:
+        return run_in_order(lambda own: self._score(own, split, threads > 1), items, threads)
 
     def _score(self, item: RelatedText, split: Split[str], one_thread: bool) -> RelatedText:  # noqa: FBT001
         """Run one text."""

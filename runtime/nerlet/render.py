@@ -8,6 +8,7 @@ from nerlet.calibrate import Calibration
 from nerlet.columns import clean, cut, measure, pad, wrap
 from nerlet.entities import Entity
 from nerlet.evaluate import Counts, Scores, average_f1
+from nerlet.relations import Relation
 
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
@@ -61,6 +62,33 @@ def render_entities(
     if not entities:
         lines.append(_paint("  no entities", _DIM, colour=colour))
     return "\n".join(lines)
+
+
+def render_relations(
+    relations: Sequence[Relation], *, colour: bool, width: int | None = None
+) -> str:
+    """A row for each relation: from what to what, and with which score.
+
+    Args:
+        relations: What was found between the entities of a text.
+        colour: Whether to use terminal colours.
+        width: As in `render_entities`.
+    """
+    if not relations:
+        return _paint("  no relations", _DIM, colour=colour)
+    room = (width or _PIPE_WIDTH) - len("     ->    0.00")  # with the gaps
+    heads, names, tails = (
+        _fit([clean(cell) for cell in column], room // 3)
+        for column in zip(
+            *((own["head"]["text"], own["relation"], own["tail"]["text"]) for own in relations),
+            strict=True,
+        )
+    )
+    return "\n".join(
+        f"  {head}  {_paint(f'{name} ->', _DIM, colour=colour)}  {tail}  "
+        + _paint(f"{own['score']:.2f}", _DIM, colour=colour)
+        for own, head, name, tail in zip(relations, heads, names, tails, strict=True)
+    )
 
 
 def render_sections(

@@ -115,6 +115,30 @@ def test_relations_may_be_none_or_differ_by_text(model):
         assert own == model.predict_relations(text, LABELS, asked, **LOW)[1]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_stream_gives_what_each_text_gives(folder, threads):
+    model: Any = nerlet.load(folder / "bundle", threads=threads)
+    texts = ["", *TEXTS]
+    pairs = list(model.stream(iter(texts), LABELS, relations=RELATIONS, **LOW))
+    assert pairs == [model.predict_relations(text, LABELS, RELATIONS, **LOW) for text in texts]
+    alone = list(model.stream(texts, LABELS, threshold=LOW["threshold"]))
+    assert alone == model.inference(texts, LABELS, threshold=LOW["threshold"])
+
+
+def test_a_stream_with_relations_tells_at_the_call_what_is_wrong(model):
+    wrongs: list[dict[str, Any]] = [{"relations": [""]}, {"relation_threshold": 2}, {"labels": []}]
+    for wrong in wrongs:
+        with pytest.raises(InputError):
+            model.stream(iter(()), **{"labels": LABELS, "relations": RELATIONS, **wrong})
+
+
+def test_a_stream_warns_of_each_text_that_is_cut(model):
+    long = " ".join(["a"] * 170)
+    with pytest.warns(UserWarning, match="cut") as caught:
+        list(model.stream([long, "a", long], LABELS, relations=RELATIONS, **LOW))
+    assert len(caught) == 2
+
+
 def test_given_spans_and_class_scores_go_with_relations(model, oracle):
     spans = [[{"start": 0, "end": 3}, {"start": 4, "end": 7}, {"start": 17, "end": 20}]]
     options = {"relations": RELATIONS, "input_spans": spans, "return_class_probs": True, **LOW}

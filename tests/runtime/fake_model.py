@@ -1,12 +1,13 @@
 """Stand-ins for the command's surroundings: a model that needs no bundle, a terminal."""
 
 import io
+from itertools import pairwise
 
 from nerlet.decode import Span
 
 
 class FakeModel:
-    """Finds capitalised words and calls them by the first label."""
+    """Finds capitalised words, calls them by the first label and relates each to the next."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, object]] = []
@@ -23,7 +24,17 @@ class FakeModel:
                 entities.append({**found, "label": labels[0], "score": 0.875})
         return entities
 
-    def stream(self, texts, labels, **options):
+    def predict_relations(self, text, labels, relations, **options):
+        entities = self.predict_entities(text, labels, **options)
+        self.calls[-1]["relations"] = relations
+        return entities, [
+            {"head": head, "tail": tail, "relation": relations[0], "score": 0.75}
+            for head, tail in pairwise(entities)
+        ]
+
+    def stream(self, texts, labels, relations=None, **options):
+        if relations:
+            return (self.predict_relations(text, labels, relations, **options) for text in texts)
         return (self.predict_entities(text, labels, **options) for text in texts)
 
     def predict_words(self, sentences, labels, **options):

@@ -82,6 +82,35 @@ def test_extract_prints_a_table_when_asked_to(run):
     ]
 
 
+def test_extract_finds_relations_where_they_are_asked_for(model, run, tmp_path):
+    options = ("-l", "person", "-r", "met", "--relation", "knew")
+    status, out, _ = run("extract", *options, "--threshold", "0.2", "Ada met Babbage", "Ada")
+    assert status == 0
+    first, second = map(json.loads, out.splitlines())
+    assert list(first) == ["text", "entities", "relations"]
+    assert [own["tail"]["text"] for own in first["relations"]] == ["Babbage"]
+    assert second["relations"] == []
+    assert (model.calls[0]["relations"], model.calls[0]["threshold"]) == (["met", "knew"], 0.2)
+    path = tmp_path / "texts.txt"
+    path.write_text("Ada met Babbage\nAda\n", encoding="utf-8")
+    assert run("extract", *options, "--file", str(path)) == (0, out, "")
+
+
+@pytest.mark.usefixtures("model")
+def test_extract_prints_relations_below_entities(run):
+    options = ("-l", "person", "-r", "met", "--format", "table")
+    _, out, _ = run("extract", *options, "Ada met Babbage", "nobody")
+    assert out.splitlines() == [
+        "Ada met Babbage",
+        "  Ada      person  0.88",
+        "  Babbage  person  0.88",
+        "  Ada  met ->  Babbage  0.75",
+        "nobody",
+        "  no entities",
+        "  no relations",
+    ]
+
+
 @pytest.mark.usefixtures("model")
 def test_extract_prints_a_coloured_table_on_a_terminal(monkeypatch):
     terminal = Terminal()

@@ -37,6 +37,17 @@ def test_extract_nested_at_a_threshold(toy_path, capsys):
     assert rows == ["Bill Gates", "Bill", "Gates", "Microsoft", "April 4", "April", "4"]
 
 
+def test_relations_are_asked_of_a_joint_model(toy_path, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text(SENTENCE, encoding="utf-8")
+    for source in ([SENTENCE], ["--file", str(tmp_path / "texts.txt")]):
+        options = ("-r", "founded", "--model", str(toy_path), *source)
+        assert main(["extract", *LABELS, *options]) == 2
+        err = capsys.readouterr().err
+        assert "relations: " in err
+        assert "load a joint model" in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
 def test_threshold_outside_its_range(toy_path, capsys, threshold):
     options = (f"--threshold={threshold}", "--model", str(toy_path))

@@ -7,12 +7,27 @@ from hypothesis import strategies as st
 from nerlet.columns import find_width, measure, wrap
 from nerlet.entities import Entity
 from nerlet.evaluate import Counts, Scores
-from nerlet.render import can_show_colour, render_entities, render_scores, render_sections
+from nerlet.relations import RelatedEntity, Relation
+from nerlet.render import (
+    can_show_colour,
+    render_entities,
+    render_relations,
+    render_scores,
+    render_sections,
+)
 from tests.runtime.fake_model import Terminal
 
 
 def entity(text: str, label: str = "x") -> Entity:
     return {"start": 0, "end": len(text), "text": text, "label": label, "score": 0.5}
+
+
+def relate(head: str, name: str, tail: str) -> Relation:
+    ends = (
+        RelatedEntity(start=0, end=len(text), text=text, type="x", entity_idx=place)
+        for place, text in enumerate((head, tail))
+    )
+    return Relation(head=next(ends), tail=next(ends), relation=name, score=0.5)
 
 
 @pytest.fixture
@@ -49,6 +64,17 @@ def test_columns_line_up_with_wide_and_combining_characters():
     entities = [entity("東京"), entity("e\u0301a"), entity("abcd")]
     lines = render_entities("t", entities, ["x"], colour=False).splitlines()[1:]
     assert lines == ["  東京  x  0.50", "  e\u0301a    x  0.50", "  abcd  x  0.50"]
+
+
+def test_relations_line_up_and_are_cut():
+    related = [relate("Ada", "met", "字" * 9), relate("a\x1b[2J", "knew well", "b")]
+    lines = render_relations(related, colour=False, width=38).splitlines()
+    assert lines == [
+        "  Ada    met      ->  字字字…   0.50",
+        "  a [2J  knew we… ->  b         0.50",
+    ]
+    assert all(measure(line) <= 38 for line in lines)
+    assert render_relations([], colour=False) == "  no relations"
 
 
 def test_text_cannot_steer_the_terminal():
