@@ -4,7 +4,7 @@ What a label gives depends on nothing but the label, so it is computed once and 
 costs its own pieces. The two parts equal `SpanModel.forward` up to rounding.
 
 Axes: T pieces of a text, P of a label, N of all its labels, L words, K widths, C labels, H hidden
-width of the span head, A attention heads of width d.
+width of the span head, E width of the encoder.
 """
 
 import torch
@@ -27,8 +27,8 @@ class LabelReader(nn.Module):
             input_ids: [ENT] and the label's pieces, int64, (1, P).
 
         Returns:
-            Keys and values, (layers, A, P, d) each, the label folded into the span head, (1, H),
-            and its constant, (1,).
+            Keys and values, (layers, P, E) each, the label folded into the span head, (1, H), and
+            its constant, (1,).
         """
         hidden, keys, values = self.model.encoder.encode_label(input_ids)
         is_first = self.model.config.label_pooling == "first"
@@ -58,7 +58,7 @@ class TextScorer(nn.Module):
             word_starts: Place of each word's first piece, int64, (L,).
             directions: (C, H).
             offsets: (C,).
-            more: The keys of all labels, one after the other, for each layer (1, A, N, d); the
+            more: The keys of all labels, one after the other, for each layer (1, N, E); the
                 values likewise; for a model with word shapes that of each piece's word, int64,
                 (1, T).
 

@@ -116,12 +116,11 @@ class Encoder(nn.Module):
 
         Returns:
             One vector per piece, (1, T, D), and what texts attend to: the keys and the values of
-            every layer, (layers, H, T, d) each.
+            every layer, (layers, T, D) each.
         """
         kept: list[tuple[Tensor, Tensor]] = []
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k, v = self._split(k), self._split(v)
             kept.append((k[0], v[0]))
             return self._attend(q, k, v, bias=None)
 
@@ -142,7 +141,7 @@ class Encoder(nn.Module):
         Args:
             input_ids: Prefix, `<<SEP>>`, words and suffix, int64, (1, T).
             word_shapes: As in `forward`.
-            keys: Of all N pieces of its labels, for each layer (1, H, N, d).
+            keys: Of all N pieces of its labels, for each layer (1, N, D).
             values: The same.
 
         Returns:
@@ -152,8 +151,8 @@ class Encoder(nn.Module):
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             label_keys, label_values = next(layers)
-            k, v = self._split(k), self._split(v)  # (1, H, T, d)
-            k, v = torch.cat([label_keys, k], 2), torch.cat([label_values, v], 2)
+            # Not by heads: then onnxruntime would hold the scores of all pairs at once
+            k, v = torch.cat([label_keys, k], 1), torch.cat([label_values, v], 1)
             return self._attend(q, k, v, bias=None)
 
         segments = torch.zeros_like(input_ids) if word_shapes is None else word_shapes
@@ -198,10 +197,6 @@ class Encoder(nn.Module):
             wide = F.dropout(layer.output.dense(wide), p, self.training)
             x = layer.output.LayerNorm(x + wide)
         return x
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, d)."""
-        return split_heads(x, self.model.config.num_attention_heads)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
         """Attend over rows, padded ones with an additive mask; (B, T, D) -> (B, T, D)."""

@@ -165,7 +165,7 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, OnnxGraph]:
         read = [reader(ids), reader(ids)]
     keys, values, directions, offsets = (
         torch.cat(own, dim=dim)
-        for own, dim in zip(zip(*read, strict=True), (2, 2, 0, 0), strict=True)
+        for own, dim in zip(zip(*read, strict=True), (1, 1, 0, 0), strict=True)
     )
     inputs = {name: torch.from_numpy(array) for name, array in text.items()}
     shapes = {SHAPES_INPUT: inputs.pop(SHAPES_INPUT)} if model.config.word_shapes else {}
@@ -173,7 +173,7 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, OnnxGraph]:
         **{name_layer("keys", layer): own[None] for layer, own in enumerate(keys)},
         **{name_layer("values", layer): own[None] for layer, own in enumerate(values)},
     }
-    kept: Axes = dict.fromkeys(("keys", "values"), (None, None, "label_pieces"))
+    kept: Axes = dict.fromkeys(("keys", "values"), (None, "label_pieces"))
     label_graph = _trace(
         reader, {"input_ids": ids}, [*_LABEL_OUTPUTS], {"input_ids": (1, "pieces"), **kept}
     )
@@ -186,7 +186,7 @@ def build_parts(checkpoint: Checkpoint) -> dict[str, OnnxGraph]:
             "word_starts": ("words",),
             "directions": ("labels",),
             "offsets": ("labels",),
-            **dict.fromkeys(layers, (1, None, "label_pieces")),
+            **dict.fromkeys(layers, (1, "label_pieces")),
             **dict.fromkeys(shapes, (1, "pieces")),
             OUTPUT: (1, "words", model.config.max_width, "labels"),
         },

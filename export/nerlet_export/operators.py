@@ -36,7 +36,7 @@ class Attention(torch.autograd.Function):
 
         Args:
             q: (B, T, D).
-            k: (B, S, D), or by heads, (B, H, S, d).
+            k: (B, S, D).
             v: As `k`.
             is_key: 1 for pieces to attend to, 0 for padding, int32, (B, S); None: all.
             bias: Added to the scores, (B, H, T, S): not every onnxruntime spreads one over all
@@ -47,7 +47,7 @@ class Attention(torch.autograd.Function):
         Returns:
             (B, T, D).
         """
-        q, k, v = (x if x.dim() == 4 else split_heads(x, heads) for x in (q, k, v))
+        q, k, v = (split_heads(x, heads) for x in (q, k, v))
         scores = q @ k.transpose(-1, -2) * scale  # (B, H, T, S)
         if bias is not None:
             scores = scores + bias

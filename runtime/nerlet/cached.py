@@ -6,7 +6,7 @@ text costs its own pieces. Labels are read alone, and joined in one order whiche
 asked for in: so a score is the same to the bit whatever was asked before.
 
 Axis letters: T pieces of a text, N of all its labels, L words, K max width, C labels, H width of
-the span head, A attention heads of width d.
+the span head, E width of the encoder.
 """
 
 from collections import OrderedDict
@@ -43,7 +43,7 @@ class _Labels:
 
     Attributes:
         pieces: Of each label, in the order in which they were asked for.
-        feeds: Keys and values of each layer (`name_layer`), (1, A, N, d), `directions`, (C, H),
+        feeds: Keys and values of each layer (`name_layer`), (1, N, E), `directions`, (C, H),
             `offsets`, (C,); labels in the order of their pieces.
         columns: The place of each label asked for in that order, (C,).
     """
@@ -78,9 +78,9 @@ class CachedGraph:
         self.sessions = text
         _check(label, _LABEL_INPUTS, _LABEL_OUTPUTS)
         (shape,) = (arg.shape for arg in label.main.get_outputs() if arg.name == "keys")
-        if len(shape) != 4:
+        if len(shape) != 3:
             raise GraphError(
-                f"{label.path}: expected keys of 4 axes (layers, heads, pieces, width), found "
+                f"{label.path}: expected keys of 3 axes (layers, pieces, width), found "
                 f"{shape}; the model was exported by another version of nerlet, export it again"
             )
         layers = shape[0]
@@ -140,7 +140,7 @@ class CachedGraph:
             "offsets": np.concatenate(offsets),
         }
         for name, parts in (("keys", keys), ("values", values)):
-            layers = np.concatenate(parts, axis=2)  # (layers, A, N, d)
+            layers = np.concatenate(parts, axis=1)  # (layers, N, E)
             feeds |= {name_layer(name, layer): own[None] for layer, own in enumerate(layers)}
         return _Labels(labels, feeds, np.argsort(order))
 
