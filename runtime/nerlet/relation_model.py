@@ -247,7 +247,7 @@ class RelationGLiNER(GLiNER):
         asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
         self._scorer.encode_labels(tasks[0].labels)  # which says at once what is wrong with them
         items = (RelatedText(read_text(text), tasks[0], asked[0]) for text in iterate_texts(texts))
-        found = self._relation_scorer.stream(items, self._split, self._count_threads(None))
+        found = self._relation_scorer.stream(items, self._split)
         return (_find(item, return_class_probs=return_class_probs) for item in found)
 
     def _relate(
@@ -271,23 +271,12 @@ class RelationGLiNER(GLiNER):
         read_count("batch_size", batch_size, default=1)
         checked, tasks = self._read(texts, labels, flat_ner, threshold, multi_label, input_spans)
         asked = read_relation_tasks(tasks, relations, adjacency_threshold, relation_threshold)
-        items = map(RelatedText, checked, tasks, asked)
-        threads = self._count_threads(len(checked))
+        items = list(map(RelatedText, checked, tasks, asked))
         found = [
             _find(item, return_class_probs=return_class_probs)
-            for item in self._relation_scorer.score_all(items, self._split, threads)
+            for item in self._relation_scorer.score_all(items, self._split)
         ]
         return [entities for entities, _ in found], [related for _, related in found]
-
-    def _count_threads(self, texts: int | None) -> int:
-        """How many texts run at once, of so many or of endlessly many."""
-        if self.device != "cpu":
-            return 1
-        return (
-            self._scorer.graph.sessions.threads
-            if texts is None
-            else self._scorer.count_threads(texts)
-        )
 
 
 def _find(item: RelatedText, *, return_class_probs: bool) -> Pair:

@@ -6,7 +6,7 @@ What a joint model takes for entities depends on all labels of its batch and, by
 so that texts run alone on every device.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,33 +62,28 @@ class RelationScorer:
         self._relations = RelationGraph(graph)
         self._rel_id = rel_id
 
-    def score_all(
-        self, items: Iterable[RelatedText], split: Split[str], threads: int
-    ) -> Iterator[RelatedText]:
+    def score_all(self, items: Sequence[RelatedText], split: Split[str]) -> Iterator[RelatedText]:
         """Score texts that are all there, in order, and warn of cuts last.
 
         Args:
             items: Texts before the graph.
             split: Finds the words.
-            threads: Texts at once; of more than one, each has a thread.
 
         Raises:
             InputError: A label or a relation cannot be used.
         """
         lost_words = []
-        for item in self._score_each(items, split, threads):
+        for item in self._score_each(items, split, self._scorer.count_threads(len(items))):
             lost_words.append(item.scored.lost_words if item.scored else 0)
             yield item
         self._scorer.warn_of_lost_words(lost_words)
 
-    def stream(
-        self, items: Iterable[RelatedText], split: Split[str], threads: int
-    ) -> Iterator[RelatedText]:
+    def stream(self, items: Iterable[RelatedText], split: Split[str]) -> Iterator[RelatedText]:
         """Score texts of an iterable that may be endless, and warn of each that is cut.
 
         Arguments and errors are those of `score_all`.
         """
-        for item in self._score_each(items, split, threads):
+        for item in self._score_each(items, split, self._graph.sessions.threads):
             if item.scored is not None:
                 self._scorer.warn_of_lost_words([item.scored.lost_words])
             yield item
@@ -96,6 +91,9 @@ class RelationScorer:
     def _score_each(
         self, items: Iterable[RelatedText], split: Split[str], threads: int
     ) -> Iterator[RelatedText]:
+        """Score texts in order: on a CPU so many at once, each on one thread, elsewhere one."""
+        if self._scorer.device != "cpu":
+            threads = 1
         return run_in_order(lambda own: self._score(own, split, threads > 1), items, threads)
 
     def _score(self, item: RelatedText, split: Split[str], one_thread: bool) -> RelatedText:  # noqa: FBT001

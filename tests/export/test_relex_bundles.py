@@ -121,8 +121,10 @@ def test_a_stream_gives_what_each_text_gives(folder, threads):
     texts = ["", *TEXTS]
     pairs = list(model.stream(iter(texts), LABELS, relations=RELATIONS, **LOW))
     assert pairs == [model.predict_relations(text, LABELS, RELATIONS, **LOW) for text in texts]
+    assert sum(len(found) for _, found in pairs) > 10
     alone = list(model.stream(texts, LABELS, threshold=LOW["threshold"]))
     assert alone == model.inference(texts, LABELS, threshold=LOW["threshold"])
+    assert any(alone)
 
 
 def test_a_stream_with_relations_tells_at_the_call_what_is_wrong(model):
