@@ -59,22 +59,17 @@ def _find_all(
         "threshold": options.threshold,
         "multi_label": options.multi_label,
     }
-    asked = options.relation
-    if options.file in (None, "-"):
-        for text in texts:
-            if asked:
-                yield text, *model.predict_relations(text, options.label, asked, **choices)
-            else:
-                yield text, model.predict_entities(text, options.label, **choices), None
-        return
+    if options.relation:
+        choices["relations"] = options.relation
     shown, read = tee(texts)
-    if asked:
-        found: Any = model.stream(read, options.label, relations=asked, **choices)  # pairs
-        for text, (entities, relations) in zip(shown, found, strict=True):
-            yield text, entities, relations
+    found: Iterator[Any]  # pairs where relations are asked for
+    if options.file not in (None, "-"):
+        found = model.stream(read, options.label, **choices)
     else:
-        streamed = model.stream(read, options.label, **choices)
-        yield from ((text, own, None) for text, own in zip(shown, streamed, strict=True))
+        find = model.predict_relations if options.relation else model.predict_entities
+        found = (find(text, options.label, **choices) for text in read)
+    for text, own in zip(shown, found, strict=True):
+        yield text, *(own if options.relation else (own, None))
 
 
 def info(options: argparse.Namespace) -> None:

@@ -77,13 +77,9 @@ def render_relations(
     if not relations:
         return _paint("  no relations", _DIM, colour=colour)
     room = (width or _PIPE_WIDTH) - len("     ->    0.00")  # with the gaps
-    heads, names, tails = (
-        _fit([clean(cell) for cell in column], room // 3)
-        for column in zip(
-            *((own["head"]["text"], own["relation"], own["tail"]["text"]) for own in relations),
-            strict=True,
-        )
-    )
+    heads = _fit([clean(own["head"]["text"]) for own in relations], room // 3)
+    names = _fit([clean(own["relation"]) for own in relations], room // 3)
+    tails = _fit([clean(own["tail"]["text"]) for own in relations], room // 3)
     return "\n".join(
         f"  {head}  {_paint(f'{name} ->', _DIM, colour=colour)}  {tail}  "
         + _paint(f"{own['score']:.2f}", _DIM, colour=colour)
