@@ -19,7 +19,13 @@ _Graph = Any  # torch's graph builder
 _UNSEEN = -10_000.0  # added to a score: exp of it is 0
 
 
-class Attention(torch.autograd.Function):
+class _Untrained(torch.autograd.Function):
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        """Keep nothing: this form is never trained."""
+
+
+class Attention(_Untrained):
     """Multi-head attention as one operator of onnxruntime."""
 
     @staticmethod
@@ -56,10 +62,6 @@ class Attention(torch.autograd.Function):
         return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: this form is never trained."""
-
-    @staticmethod
     def symbolic(
         g: _Graph,
         q: Any,  # noqa: ANN401
@@ -86,7 +88,7 @@ class Attention(torch.autograd.Function):
         return node.setType(q.type())
 
 
-class Take(torch.autograd.Function):
+class Take(_Untrained):
     """`gather` on one axis; traced with int32 indices, which torch does not take."""
 
     @staticmethod
@@ -95,16 +97,12 @@ class Take(torch.autograd.Function):
         return x.gather(axis, index.to(torch.int64))
 
     @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: this form is never trained."""
-
-    @staticmethod
     def symbolic(g: _Graph, x: Any, index: Any, axis: int) -> Any:  # noqa: ANN401
         """The operator."""
         return g.op("GatherElements", x, index, axis_i=axis).setType(x.type())
 
 
-class Cut(torch.autograd.Function):
+class Cut(_Untrained):
     """A slice whose ends are tensors, as one node: tracing would make five."""
 
     @staticmethod
@@ -113,27 +111,19 @@ class Cut(torch.autograd.Function):
         return x.narrow(axis, int(low), int(high) - int(low))
 
     @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: this form is never trained."""
-
-    @staticmethod
     def symbolic(g: _Graph, x: Any, low: Any, high: Any, axis: int) -> Any:  # noqa: ANN401
         """The operator."""
         axes = g.op("Constant", value_t=torch.tensor([axis]))
         return g.op("Slice", x, low, high, axes).setType(x.type().with_sizes([None] * 4))
 
 
-class Linear(torch.autograd.Function):
+class Linear(_Untrained):
     """A linear layer; traced without its weight, which has a name."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, name: str) -> Tensor:  # noqa: ARG004
         """Multiply x (..., X) by the weight (Y, X): (..., Y)."""
         return F.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: this form is never trained."""
 
     @staticmethod
     def symbolic(g: _Graph, x: Any, weight: Any, bias: Any, name: str) -> Any:  # noqa: ANN401
@@ -144,17 +134,13 @@ class Linear(torch.autograd.Function):
         return node.setType(x.type().with_sizes([*axes, weight.type().sizes()[0]]))
 
 
-class Lookup(torch.autograd.Function):
+class Lookup(_Untrained):
     """Rows of a table; traced without the table, which has a name."""
 
     @staticmethod
     def forward(ids: Tensor, table: Tensor, name: str) -> Tensor:  # noqa: ARG004
         """Take the rows of ids (...) from a table (R, D): (..., D)."""
         return F.embedding(ids, table)
-
-    @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: this form is never trained."""
 
     @staticmethod
     def symbolic(g: _Graph, ids: Any, table: Any, name: str) -> Any:  # noqa: ANN401
