@@ -22,7 +22,7 @@ from nerlet.examples import Dataset
 from nerlet.prompt import Prompt
 from nerlet_export.checkpoint import Checkpoint
 from nerlet_export.graph import all_nodes
-from nerlet_export.onnx_graph import join_weights, split_weights
+from nerlet_export.onnx_graph import copy_model, join_weights, split_weights
 from nerlet_export.operators import CONTRIB
 from nerlet_export.quantize import quantize_columns, quantize_graph
 from nerlet_export.samples import make_prompt
@@ -95,8 +95,7 @@ def smooth(exact: onnx.ModelProto, activations: Activations) -> tuple[onnx.Model
     Returns:
         A graph of the same logits, and the left sides of its products.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(exact)
+    model = copy_model(exact)
     graph = model.graph
     norms = {n.output[0]: n for n in graph.node if n.op_type == "LayerNormalization"}
     largest: dict[str, Floats] = {}  # of the weights, by channel of the norm that they read
@@ -229,8 +228,7 @@ def _rewrite(
     exact: onnx.ModelProto, multiply: Multiply, in_float: Collection[str] = ()
 ) -> onnx.ModelProto:
     """The graph with each product with a constant matrix rewritten, tables int8 by row."""
-    model = onnx.ModelProto()
-    model.CopyFrom(exact)
+    model = copy_model(exact)
     products = {node.name: weights for node, weights in _products(exact.graph)}
     rewritten = products.keys() - set(in_float)
     used = {node.input[1] for node in exact.graph.node if node.name in rewritten}
@@ -267,8 +265,7 @@ def read_activations(
     exact: onnx.ModelProto, checkpoint: Checkpoint, datasets: Sequence[Dataset]
 ) -> Activations:
     """What the left sides of all products with constant matrices are on some texts."""
-    model = onnx.ModelProto()
-    model.CopyFrom(exact)
+    model = copy_model(exact)
     names = list(dict.fromkeys(node.input[0] for node, _ in _products(exact.graph)))
     for name in names:
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
