@@ -182,6 +182,27 @@ def test_another_signature_is_refused(bundle):
         CachedGraph(text, text, 5)
 
 
+def test_texts_attend_block_by_block(bundle):
+    """As onnxruntime does without mask and bias where keys and values come by rows."""
+    graph = onnx.load(bundle / "text.onnx", load_external_data=False).graph
+    attention = [node for node in graph.node if node.op_type == "MultiHeadAttention"]
+    axes = {own.name: len(own.type.tensor_type.shape.dim) for own in graph.input}
+    kept = [name for name in axes if name.startswith(("keys_", "values_"))]
+    assert len(kept) == 2 * len(attention) > 0
+    assert {axes[name] for name in kept} == {3}
+    assert {len(node.input) for node in attention} == {3}
+
+
+def test_keys_by_heads_of_an_earlier_version_are_refused(bundle):
+    text, label = (open_sessions(bundle / own) for own in ("text.onnx", "label.onnx"))
+    outputs = [Mock(shape=[*own.shape, 4]) for own in label.main.get_outputs()]
+    for mock, own in zip(outputs, label.main.get_outputs(), strict=True):
+        mock.name = own.name
+    label.main = Mock(wraps=label.main, get_outputs=lambda: outputs)
+    with pytest.raises(GraphError, match=r"expected keys of 3 axes .* export it again"):
+        CachedGraph(text, label, 5)
+
+
 def test_graphs_that_differ_are_not_written(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "checkpoint", make_lively(**ISOLATED))
 
