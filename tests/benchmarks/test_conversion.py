@@ -5,7 +5,7 @@ import pytest
 import nerlet
 from conversion import make_large_checkpoint, measure
 
-pytestmark = pytest.mark.slow  # ten minutes of two cores and 2 GB of disk for each
+pytestmark = pytest.mark.slow  # five minutes of two cores and 2 GB of disk for each
 
 MOST_GB = 8
 
